@@ -1,0 +1,19 @@
+.PHONY: help demo test bench lint doc
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## index 20 real photographs and search with an altered copy of one; needs no service
+	tests/demo/demo.sh
+
+test: ## every check and test, with an own RabbitMQ and Elasticsearch; ES=8.16.3 takes the older server
+	tests/run.sh
+
+bench: ## the measurements of tests/bench; BENCH=NAME runs one
+	tests/bench/run.sh $(BENCH)
+
+lint: ## formatting and lints
+	tests/run.sh lint
+
+doc: ## the documentation, in target/doc
+	tests/run.sh doc

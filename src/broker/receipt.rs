@@ -1,0 +1,215 @@
+//! One delivery and the duty to settle it. Nothing else acknowledges.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::runtime::Handle;
+
+use super::headers::{Failed, History};
+use super::session::{End, Session};
+use crate::message::Envelope;
+use crate::metrics::Settled;
+use crate::pipeline::{Outcome, Reason, Verdict};
+use crate::store::now_ms;
+
+/// A delivery that is not settled yet. Dropped, it gives the message back: an early return, a panic and a cancelled
+/// task lose nothing.
+pub struct Receipt {
+    delivery: Delivery,
+    /// The session whose channel delivered it: only there can it be acknowledged.
+    session: Arc<Session>,
+    history: History,
+    received_ms: u64,
+    settled: bool,
+}
+
+/// Why a message failed, for the headers of its retry or dead letter.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// The error, for people.
+    pub error: String,
+    /// The HTTP status of the image host, where it answered.
+    pub status: Option<u16>,
+}
+
+/// What is done with a failed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    DeadLetter(Reason),
+    Retry(Option<Duration>),
+    GiveBack,
+}
+
+/// Carries a verdict over to a message that failed `attempts` times before.
+fn step(verdict: Verdict, attempts: u32) -> Step {
+    match verdict {
+        Verdict::DeadLetter(reason) => Step::DeadLetter(reason),
+        Verdict::Retry { reason, budget, .. } if attempts.saturating_add(1) > budget => Step::DeadLetter(reason),
+        Verdict::Retry { after, .. } => Step::Retry(after),
+        Verdict::GiveBack => Step::GiveBack,
+    }
+}
+
+impl Receipt {
+    pub(super) fn new(delivery: Delivery, session: Arc<Session>) -> Self {
+        session.metrics().received();
+        let history = History::read(&delivery.properties);
+        let received_ms = now_ms();
+        // The first receipt only: a retry's or redelivery's age says nothing about the backlog.
+        if let Some(sent) = *delivery.properties.timestamp()
+            && history == History::default()
+            && !delivery.redelivered
+        {
+            let age = received_ms.saturating_sub(sent.saturating_mul(1000));
+            session.metrics().message_age(Duration::from_millis(age));
+        }
+        Self { delivery, session, history, received_ms, settled: false }
+    }
+
+    /// The number of the session that delivered the message.
+    pub fn generation(&self) -> u64 {
+        self.session.generation()
+    }
+
+    /// The message as the pipeline sees it.
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            body: self.delivery.data.clone(),
+            timestamp: *self.delivery.properties.timestamp(),
+            first_received_ms: self.history.first_received_ms.unwrap_or(self.received_ms),
+            attempts: self.history.attempts,
+        }
+    }
+
+    /// Acknowledges a message whose outcome is durable.
+    pub async fn done(mut self, outcome: Outcome) {
+        self.ack(match outcome {
+            Outcome::Indexed | Outcome::Unchanged => Settled::Indexed,
+            Outcome::Deleted => Settled::Deleted,
+            Outcome::Stale => Settled::Stale,
+        })
+        .await;
+    }
+
+    /// Performs the verdict on a message that failed. A copy for a retry or the dead letters is confirmed by the broker
+    /// before the original is acknowledged; where it is not, the original goes back.
+    pub async fn fail(mut self, verdict: Verdict, cause: Cause) {
+        let queue;
+        let mut reason = None;
+        match step(verdict, self.history.attempts) {
+            Step::GiveBack => return,
+            Step::Retry(after) => {
+                queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
+                tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
+            }
+            Step::DeadLetter(code) => {
+                queue = self.session.topology().dead().clone();
+                reason = Some(code);
+                tracing::warn!(error = cause.error, reason = code.code(), "dead-lettering");
+            }
+        }
+        let failed = Failed {
+            history: &self.history,
+            received_ms: self.received_ms,
+            now_ms: now_ms(),
+            error: &cause.error,
+            status: cause.status,
+            reason,
+        };
+        let properties = failed.properties(&self.delivery.properties);
+        if !self.session.publish(queue, &self.delivery.data, properties).await {
+            return;
+        }
+        match reason {
+            Some(reason) => {
+                if self.ack(Settled::Dead).await {
+                    self.session.metrics().dead_letter(reason);
+                }
+            }
+            None => {
+                if self.ack(Settled::Retried).await {
+                    self.session.metrics().retry("host");
+                }
+            }
+        }
+    }
+
+    /// Tells the broker that the message is settled. `false` where its session has ended: the broker delivers the
+    /// message again, which the document's version makes harmless.
+    async fn ack(&mut self, how: Settled) -> bool {
+        let acked = self.session.is_current()
+            && match self.delivery.acker.ack(BasicAckOptions::default()).await {
+                Ok(true) => true,
+                Ok(false) => {
+                    self.session.end(End::Ack("the channel takes no acknowledgements".to_owned()));
+                    false
+                }
+                Err(error) => {
+                    self.session.end(End::Ack(error.to_string()));
+                    false
+                }
+            };
+        if !acked {
+            self.session.metrics().stale_ack();
+        }
+        self.settled = true;
+        self.session.metrics().settled(if acked { how } else { Settled::Returned });
+        acked
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let metrics = self.session.metrics();
+        metrics.settled(Settled::Returned);
+        if std::thread::panicking() {
+            tracing::error!("processing a message panicked; giving it back");
+            metrics.retry("panic");
+        }
+        if !self.session.is_current() {
+            metrics.stale_ack();
+            return;
+        }
+        // Outside a runtime the process is ending, and the closed connection gives everything back.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (acker, session) = (self.delivery.acker.clone(), Arc::clone(&self.session));
+        self.session.settling().spawn_on(
+            async move {
+                let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+                if !matches!(acker.nack(requeue).await, Ok(true)) {
+                    session.end(End::Ack("a message could not be given back".to_owned()));
+                }
+            },
+            &runtime,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn retries_end_in_the_dead_letters_when_the_budget_is_used_up() {
+        let verdict = Verdict::Retry { reason: Reason::HostFailed, budget: 2, after: None };
+        assert_eq!(step(verdict, 0), Step::Retry(None));
+        assert_eq!(step(verdict, 1), Step::Retry(None));
+        assert_eq!(step(verdict, 2), Step::DeadLetter(Reason::HostFailed));
+        assert_eq!(step(verdict, u32::MAX), Step::DeadLetter(Reason::HostFailed));
+    }
+
+    #[test]
+    fn attempts_matter_to_retries_only() {
+        for attempts in [0, 9] {
+            assert_eq!(step(Verdict::GiveBack, attempts), Step::GiveBack);
+            let verdict = Verdict::DeadLetter(Reason::NotAnImage);
+            assert_eq!(step(verdict, attempts), Step::DeadLetter(Reason::NotAnImage));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Arguments that several commands share. Every flag is also an environment variable `IMGDEX_` + its name.
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+
+/// Arguments of every command.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `imgdex=debug`
+    #[arg(long, global = true, env = "IMGDEX_LOG", default_value = "warn")]
+    pub log: String,
+    /// How logs are written
+    #[arg(long, global = true, env = "IMGDEX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people; the default on a terminal.
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON object per line; the default elsewhere.
+    Ndjson,
+}
+
+/// Where documents are kept.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// `sqlite:PATH` or `http(s)://[user:pass@]host:port/ALIAS` [default: sqlite: under the data folder]
+    #[arg(long, env = "IMGDEX_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// API key for Elasticsearch (base64 of id:key)
+    #[arg(long, env = "IMGDEX_ES_API_KEY", hide_env_values = true)]
+    pub es_api_key: Option<String>,
+    /// PEM file with the certificate authority of Elasticsearch
+    #[arg(long, env = "IMGDEX_ES_CA", value_name = "FILE")]
+    pub es_ca: Option<std::path::PathBuf>,
+    /// Allow an API key or password over plain HTTP to a host other than this one
+    #[arg(long, env = "IMGDEX_ALLOW_PLAIN_HTTP")]
+    pub allow_plain_http: bool,
+}
+
+/// How features are computed.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// The model of a new store, and of `embed`: vgg16 or vgg16-keras; an existing store remembers its own
+    #[arg(long, env = "IMGDEX_MODEL")]
+    pub model: Option<String>,
+    /// Folder with the weights [default: the data folder]
+    #[arg(long, env = "IMGDEX_MODEL_DIR", value_name = "DIR")]
+    pub model_dir: Option<std::path::PathBuf>,
+    /// Threads that compute [default: all that the cgroup grants]
+    #[arg(long, env = "IMGDEX_THREADS")]
+    pub threads: Option<std::num::NonZeroUsize>,
+}
+
+/// Which images may be fetched and decoded.
+#[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    /// Network that may be reached although it is private or local (repeatable)
+    #[arg(long, env = "IMGDEX_ALLOW_NET", value_name = "CIDR", value_delimiter = ',')]
+    pub allow_net: Vec<IpNet>,
+    /// Port that may be reached besides 80 and 443 (repeatable)
+    #[arg(long, env = "IMGDEX_ALLOW_PORT", value_name = "N", value_delimiter = ',')]
+    pub allow_port: Vec<u16>,
+    /// Only these hosts and their subdomains (repeatable)
+    #[arg(long, env = "IMGDEX_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
+    /// Never these hosts and their subdomains (repeatable)
+    #[arg(long, env = "IMGDEX_DENY_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub deny_host: Vec<String>,
+    /// TOML file with credentials of image hosts: lines `"https://HOST" = "Bearer ..."`
+    #[arg(long, env = "IMGDEX_HOST_AUTH_FILE", value_name = "FILE")]
+    pub host_auth_file: Option<std::path::PathBuf>,
+    /// PEM file with certificate authorities that image hosts may use besides the public ones
+    #[arg(long, env = "IMGDEX_FETCH_CA", value_name = "FILE")]
+    pub fetch_ca: Option<std::path::PathBuf>,
+    /// Largest image file in bytes
+    #[arg(long, env = "IMGDEX_MAX_IMAGE_BYTES", value_name = "N", default_value_t = 32 << 20)]
+    pub max_image_bytes: u64,
+    /// Most pixels of an image
+    #[arg(long, env = "IMGDEX_MAX_IMAGE_PIXELS", value_name = "N", default_value_t = 100_000_000)]
+    pub max_image_pixels: u64,
+    /// Decode TIFF too
+    #[arg(long, env = "IMGDEX_ALLOW_TIFF")]
+    pub allow_tiff: bool,
+}
+
+/// Where messages come from or go to.
+#[derive(Args, Clone, Debug)]
+pub struct BrokerArgs {
+    /// The broker: `amqp(s)://user:pass@host:port/vhost`
+    #[arg(long, env = "IMGDEX_AMQP", hide_env_values = true, default_value = "amqp://127.0.0.1:5672/%2f")]
+    pub amqp: String,
+    /// The work queue; its retry queues are NAME.retry.SECONDS, its dead letters NAME.dead
+    #[arg(long, env = "IMGDEX_QUEUE", default_value = "imgdex.images")]
+    pub queue: String,
+    /// The exchange
+    #[arg(long, env = "IMGDEX_EXCHANGE", default_value = "imgdex")]
+    pub exchange: String,
+    /// Seconds that a message waits before its first, second, ... retry; one queue each
+    #[arg(
+        long,
+        env = "IMGDEX_RETRY_DELAYS",
+        value_name = "SECONDS",
+        value_delimiter = ',',
+        default_value = "5,30,120"
+    )]
+    pub retry_delays: Vec<u32>,
+    /// PEM file with the certificate authority of the broker
+    #[arg(long, env = "IMGDEX_AMQP_CA", value_name = "FILE")]
+    pub amqp_ca: Option<std::path::PathBuf>,
+}

@@ -1,0 +1,230 @@
+//! From arguments to the parts of a pipeline: store, model, fetcher, decoder.
+
+use std::collections::HashMap;
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
+use super::{Error, Exit};
+use crate::broker::{self, topology::Topology};
+use crate::decode::{self, Decoder};
+use crate::extract::Extractor;
+use crate::fetch::{self, Fetcher};
+use crate::metrics::Metrics;
+use crate::model::manifest::{DEFAULT_MODEL, Manifest};
+use crate::store::{self, Origin, Store};
+
+/// Longest that one image may take to decode: the largest allowed takes a few seconds.
+const DECODE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The folder of the default store and the weights: `$XDG_DATA_HOME/imgdex`, else `~/.local/share/imgdex`.
+///
+/// # Errors
+/// When neither variable is set.
+pub fn data_folder() -> Result<PathBuf, Error> {
+    user_folder("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
+        let message = "neither XDG_DATA_HOME nor HOME is set, so there is no data folder; pass --store and --model-dir";
+        Error::new(Exit::Config, message)
+    })
+}
+
+/// The folder of the configuration file: `$XDG_CONFIG_HOME/imgdex`, else `~/.config/imgdex`; `None` without a home.
+pub fn config_folder() -> Option<PathBuf> {
+    user_folder("XDG_CONFIG_HOME", ".config")
+}
+
+/// The XDG rule: the variable where it holds an absolute path, else a folder below the home.
+fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home))).map(|folder| folder.join("imgdex"))
+}
+
+/// Opens the store of the arguments, without connecting to it.
+///
+/// # Errors
+/// See [`Store::open`].
+pub fn store(args: &StoreArgs) -> Result<Store, Error> {
+    let address = match &args.store {
+        Some(address) => address.clone(),
+        None => default_store()?,
+    };
+    Ok(Store::open(&store::Settings {
+        address: address.into(),
+        api_key: args.es_api_key.clone().map(SecretString::from),
+        ca: args.es_ca.clone(),
+        allow_plain_http: args.allow_plain_http,
+    })?)
+}
+
+fn default_store() -> Result<String, Error> {
+    Ok(format!("sqlite:{}", data_folder()?.join("imgdex.db").display()))
+}
+
+/// The model of a store that must exist: the one that it remembers, which `--model` may confirm but not change.
+///
+/// # Errors
+/// When the store is missing, cannot be asked, or was made for something else.
+pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
+    match store.origin().await? {
+        Some(origin) => remembered(&origin, store, args),
+        None => Err(store::Error::Missing { store: store.to_string() }.into()),
+    }
+}
+
+/// The model of a store that is created where it is missing and embedded; an index in Elasticsearch is only ever made
+/// by `imgdex mappings apply`.
+///
+/// # Errors
+/// As [`model_of`], or when the file cannot be made.
+pub async fn model_of_new_or_existing(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
+    if let (Store::Embedded(_), None) = (store, store.origin().await?) {
+        let model = chosen_model(args)?;
+        store.create(&model).await?;
+        return Ok(model);
+    }
+    model_of(store, args).await
+}
+
+/// The model that `--model` names, for commands without a store and for new stores.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn chosen_model(args: &ModelArgs) -> Result<Manifest, Error> {
+    find_model(args.model.as_deref().unwrap_or(DEFAULT_MODEL))
+}
+
+fn find_model(name: &str) -> Result<Manifest, Error> {
+    Manifest::find(name).map_err(|error| Error::new(Exit::Config, error.to_string()))
+}
+
+fn remembered(origin: &Origin, store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
+    let name = args.model.as_ref().unwrap_or(&origin.model);
+    let model = find_model(name)?;
+    origin.check(&model, store)?;
+    Ok(model)
+}
+
+/// The folder with the weights: `--model-dir`, else the data folder.
+///
+/// # Errors
+/// See [`data_folder`].
+pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
+    args.model_dir.clone().map_or_else(data_folder, Ok)
+}
+
+/// Loads a model and starts its thread.
+///
+/// # Errors
+/// When its weights are missing or damaged.
+pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>) -> Result<Extractor, Error> {
+    let (manifest, folder, threads) = (model.clone(), model_folder(args)?, args.threads);
+    // Reading and checking the weights takes a while, and may not stall the tasks that share this thread.
+    let loaded = tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, threads)).await;
+    let network = loaded
+        .map_err(|error| Error::new(Exit::Io, format!("loading the model failed: {error}")))?
+        .map_err(|error| Error::new(Exit::Io, error.to_string()))?;
+    Extractor::start(network, metrics)
+        .map_err(|error| Error::new(Exit::Io, format!("the model thread did not start: {error}")))
+}
+
+/// The fetch stage. `local_files`: whether `file:` URLs are read, as only commands on a user's own files may.
+///
+/// # Errors
+/// When a setting is unusable, or a file that one names.
+pub fn fetcher(args: &FetchArgs, local_files: bool, metrics: Arc<Metrics>) -> Result<Fetcher, Error> {
+    let settings = fetch::Settings {
+        allow_nets: args.allow_net.clone(),
+        allow_ports: args.allow_port.clone(),
+        allow_hosts: args.allow_host.clone(),
+        deny_hosts: args.deny_host.clone(),
+        max_bytes: args.max_image_bytes,
+        local_files,
+        host_auth: host_auth(args)?,
+        ca_file: args.fetch_ca.clone(),
+        ..fetch::Settings::default()
+    };
+    Fetcher::new(settings, metrics).map_err(|error| Error::new(Exit::Config, error.to_string()))
+}
+
+fn host_auth(args: &FetchArgs) -> Result<HashMap<String, SecretString>, Error> {
+    let Some(path) = &args.host_auth_file else { return Ok(HashMap::new()) };
+    let unusable = |why: String| Error::new(Exit::Config, format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    fetch::credentials::parse(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// The decode stage, sampling images as the model needs them.
+pub fn decoder(args: &FetchArgs, model: &Manifest) -> Decoder {
+    Decoder::new(decode::Settings {
+        preprocess: model.preprocess(),
+        max_pixels: args.max_image_pixels,
+        allow_tiff: args.allow_tiff,
+        permits: cores(),
+        timeout: DECODE_TIMEOUT,
+    })
+}
+
+/// The broker of the arguments, checked and not connected to.
+///
+/// # Errors
+/// When the address or a name is invalid.
+pub fn broker(args: &BrokerArgs, command: &str) -> Result<broker::Settings, Error> {
+    let settings = broker::Settings {
+        address: args.amqp.clone().into(),
+        ca: args.amqp_ca.clone(),
+        topology: Topology::new(&args.exchange, &args.queue, &args.retry_delays)?,
+        connection_name: format!("imgdex {command} {}", env!("CARGO_PKG_VERSION")),
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+/// The metrics of a process that computes features.
+///
+/// # Errors
+/// When a metric is declared twice, which is a programming error that any test meets.
+pub fn metrics(model: &Manifest) -> Result<Arc<Metrics>, Error> {
+    Metrics::new(&model.name, "candle")
+        .map(Arc::new)
+        .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))
+}
+
+/// The cores that this process may use: the machine's, less what affinity and the cgroup's quota withhold.
+pub fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        let exit = match &error {
+            store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
+            store::Error::Unavailable { .. }
+            | store::Error::TooLarge { .. }
+            | store::Error::Refused { .. }
+            | store::Error::Blocked { .. }
+            | store::Error::Missing { .. } => Exit::Unavailable,
+            store::Error::UnknownId { .. } => Exit::ItemsFailed,
+            store::Error::Io { .. } => Exit::Io,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<broker::Error> for Error {
+    fn from(error: broker::Error) -> Self {
+        let exit = match &error {
+            broker::Error::Address { .. } | broker::Error::Topology(_) => Exit::Config,
+            broker::Error::Certificate { .. } => Exit::Io,
+            broker::Error::Connect { .. }
+            | broker::Error::Different { .. }
+            | broker::Error::Declare { .. }
+            | broker::Error::Lost(_) => Exit::Unavailable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}

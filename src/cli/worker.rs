@@ -1,0 +1,167 @@
+//! `imgdex worker`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
+use super::{Error, Exit, setup};
+use crate::broker::session::Consumer;
+use crate::extract::{self, Extractor};
+use crate::index::{self, Indexer};
+use crate::metrics::Metrics;
+use crate::model::manifest::Manifest;
+use crate::model::{INPUT_SIZE, Pixels};
+use crate::pipeline::Pipeline;
+use crate::server::health::{self, Condition, Health};
+use crate::store::Store;
+use crate::{shutdown, worker};
+
+/// Batches on their way to the store at once: one travels while the other is written.
+const BULKS_IN_FLIGHT: usize = 2;
+
+/// Take references from the queue, index them into the store.
+#[derive(Args, Debug)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    fetch: FetchArgs,
+    /// Most messages taken and not yet settled; each may hold an image in memory
+    #[arg(long, env = "IMGDEX_PREFETCH", default_value = "80")]
+    prefetch: NonZeroU16,
+    /// Most documents in one request to the store
+    #[arg(long, env = "IMGDEX_BULK_ITEMS", default_value = "32")]
+    bulk_items: NonZeroUsize,
+    /// Where /live, /ready and /metrics are served; port 0 takes a free one, which is logged
+    #[arg(long, env = "IMGDEX_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin_listen: SocketAddr,
+    /// Seconds in which SIGTERM finishes what is in flight; must be less than the pod's grace period
+    #[arg(long, env = "IMGDEX_DRAIN_DEADLINE", value_name = "SECONDS", default_value_t = 25)]
+    drain_deadline: u64,
+}
+
+impl WorkerArgs {
+    /// With fewer messages than the batches hold, the last batches would wait for messages that are never delivered.
+    fn check_prefetch(&self) -> Result<(), Error> {
+        let needed = extract::MAX_BATCH + self.bulk_items.get() * BULKS_IN_FLIGHT;
+        if usize::from(self.prefetch.get()) >= needed {
+            return Ok(());
+        }
+        let message = format!(
+            "--prefetch {} is too small: at least {needed} are needed to fill a batch of images ({}) and {BULKS_IN_FLIGHT} \
+             batches of documents (--bulk-items {}); raise one or lower the other",
+            self.prefetch,
+            extract::MAX_BATCH,
+            self.bulk_items
+        );
+        Err(Error::new(Exit::Config, message))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
+    args.check_prefetch()?;
+    let broker = setup::broker(&args.broker, "worker")?;
+    let store = Arc::new(setup::store(&args.store)?);
+    let chosen = args.model.model.as_ref().map(|_| setup::chosen_model(&args.model)).transpose()?;
+    let metrics = Metrics::new(chosen.as_ref().map_or("unknown", |model| &model.name), "candle")
+        .map(Arc::new)
+        .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))?;
+    let fetcher = setup::fetcher(&args.fetch, false, Arc::clone(&metrics))?;
+    let stop =
+        shutdown::on_signal().map_err(|error| Error::new(Exit::Io, format!("signals cannot be handled: {error}")))?;
+
+    let (connected, broker_condition) = waiting("connecting");
+    let (stored, store_condition) = waiting("not checked yet");
+    let (warm, model_condition) = waiting("not loaded yet");
+    let health = Health { broker: broker_condition, store: store_condition, model: model_condition };
+    let admin = serve(args.admin_listen, health, Arc::clone(&metrics)).await?;
+
+    // Connects and declares the topology while the model is loaded; consumes when the gate opens.
+    let (gate, opened) = watch::channel(false);
+    let consumer = Consumer::start(broker, args.prefetch.get(), opened, connected, Arc::clone(&metrics));
+
+    let prepared = stop
+        .run_until_cancelled(async {
+            let model = match chosen {
+                Some(model) => model,
+                None => worker::await_model(&store, &stored).await,
+            };
+            metrics.identify(&model.name, "candle");
+            let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
+            warm_up(&extractor).await?;
+            let _ = warm.send_replace(Ok(()));
+            Ok::<_, Error>((model, extractor))
+        })
+        .await;
+    let (model, extractor) = match prepared {
+        Some(Ok(prepared)) => prepared,
+        Some(Err(error)) => {
+            consumer.close().await;
+            return Err(error);
+        }
+        None => {
+            consumer.close().await;
+            return Ok(Exit::Done);
+        }
+    };
+
+    let pipeline = pipeline(&args, fetcher, &model, extractor, &store, &metrics);
+    let watcher = tokio::spawn(worker::watch_store(store, model, gate, stored));
+    worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
+    watcher.abort();
+    admin.abort();
+    Ok(Exit::Done)
+}
+
+fn waiting(reason: &str) -> (watch::Sender<Condition>, watch::Receiver<Condition>) {
+    watch::channel(Err(reason.to_owned()))
+}
+
+async fn serve(
+    address: SocketAddr,
+    health: Health,
+    metrics: Arc<Metrics>,
+) -> Result<tokio::task::JoinHandle<std::io::Result<()>>, Error> {
+    let failed = |error: std::io::Error| Error::new(Exit::Io, format!("--admin-listen {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    tracing::info!("listening on {}", listener.local_addr().map_err(failed)?);
+    Ok(tokio::spawn(axum::serve(listener, health::router(health, metrics)).into_future()))
+}
+
+/// One image through the network: the first pass allocates, and shows whether the model works at all.
+async fn warm_up(extractor: &Extractor) -> Result<(), Error> {
+    let gradient = (0..INPUT_SIZE * INPUT_SIZE * 3).map(|i| (i % 251) as u8).collect();
+    let Some(pixels) = Pixels::new(gradient) else { return Ok(()) };
+    match extractor.embed(pixels).await {
+        Ok(_) | Err(extract::Error::Degenerate(_)) => Ok(()),
+        Err(error) => Err(Error::new(Exit::Io, format!("the model does not compute: {error}"))),
+    }
+}
+
+fn pipeline(
+    args: &WorkerArgs,
+    fetcher: crate::fetch::Fetcher,
+    model: &Manifest,
+    extractor: Extractor,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+) -> Pipeline {
+    let settings =
+        index::Settings { max_items: args.bulk_items.get(), in_flight: BULKS_IN_FLIGHT, ..index::Settings::default() };
+    let indexer = Indexer::start(Arc::clone(store), settings, Arc::clone(metrics));
+    Pipeline::new(fetcher, setup::decoder(&args.fetch, model), extractor, indexer, Arc::clone(metrics))
+}

@@ -1,0 +1,168 @@
+//! Bytes to a raster: pure, synchronous, limits before allocation.
+
+use std::io::Cursor;
+
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
+use image::error::{ImageError, ImageResult};
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder};
+
+use super::{Error, Format, Size, gif, jpeg, sniff, webp};
+
+/// What one image may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most pixels.
+    pub max_pixels: u64,
+    /// Whether TIFF is decoded.
+    pub allow_tiff: bool,
+}
+
+/// A decoded image: the samples of its first frame as the file stores them, row by row from the top.
+pub struct Raster {
+    /// Pixels per row, and rows.
+    pub size: Size,
+    /// The format, by magic bytes.
+    pub format: Format,
+    /// The samples; always `width * height` pixels.
+    pub samples: Samples,
+    /// How the image is to be turned for viewing, from its EXIF data or TIFF tag; not applied yet.
+    pub orientation: Orientation,
+}
+
+/// Samples of a raster, interleaved.
+pub enum Samples {
+    /// One byte per pixel.
+    Grey8(Vec<u8>),
+    /// One 16-bit value per pixel. Kept apart because models differ in how they reduce it.
+    Grey16(Vec<u16>),
+    /// Three bytes per pixel.
+    Rgb8(Vec<u8>),
+    /// Four bytes per pixel; alpha is not premultiplied.
+    Rgba8(Vec<u8>),
+}
+
+/// The widest pixel that any decoder hands over: 16-bit RGBA.
+const MAX_PIXEL_BYTES: u64 = 8;
+/// What a decoder may allocate besides the image itself: colour profiles, tables, windows.
+const WORKING_MEMORY: u64 = 64 << 20;
+
+/// Decodes the first frame of an image.
+///
+/// # Errors
+/// Any [`Error`] except those of the stage (time-out, panic, stop).
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
+    let format = sniff::sniff(bytes, limits.allow_tiff)?;
+    match format {
+        Format::Jpeg => jpeg::decode(bytes, limits),
+        Format::Gif => gif::decode(bytes, limits),
+        Format::WebP => webp::decode(bytes, limits),
+        Format::Png => {
+            // The decoder inflates a colour profile before it tells the size, so it needs its limits first.
+            let size = png_size(bytes).ok_or_else(|| malformed(format, "it does not begin with a header"))?;
+            limits.check(format, size)?;
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), size.memory()).named(format)?;
+            finish(decoder, format, limits)
+        }
+        Format::Bmp => finish(BmpDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
+        Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
+    }
+}
+
+impl Limits {
+    /// Refuses what is empty or too large, before anything of that size is allocated.
+    pub(super) fn check(&self, format: Format, size: Size) -> Result<(), Error> {
+        let Size { width, height } = size;
+        if width == 0 || height == 0 {
+            return Err(malformed(format, "it has no pixels"));
+        }
+        if size.pixels() > self.max_pixels {
+            return Err(Error::TooLarge { width, height, limit: self.max_pixels });
+        }
+        Ok(())
+    }
+}
+
+impl Size {
+    pub(super) fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+
+    /// What a decoder may allocate for an image of this size.
+    fn memory(self) -> image::Limits {
+        let mut limits = image::Limits::no_limits();
+        limits.max_alloc = Some(self.pixels().saturating_mul(MAX_PIXEL_BYTES).saturating_add(WORKING_MEMORY));
+        limits
+    }
+}
+
+/// Runs a decoder of the `image` crate from its header to the samples.
+pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Limits) -> Result<Raster, Error> {
+    let (width, height) = decoder.dimensions();
+    let size = Size { width, height };
+    limits.check(format, size)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let color = decoder.color_type();
+    let length = decoder.total_bytes();
+    if length > size.pixels() * MAX_PIXEL_BYTES {
+        return Err(Error::Variant { format: format.name(), reason: format!("{color:?} samples") });
+    }
+    decoder.set_limits(size.memory()).named(format)?;
+    let mut buffer = vec![0; length as usize];
+    decoder.read_image(&mut buffer).named(format)?;
+    Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation })
+}
+
+/// Brings samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.
+fn samples(format: Format, color: ColorType, buffer: Vec<u8>) -> Result<Samples, Error> {
+    Ok(match color {
+        ColorType::L8 => Samples::Grey8(buffer),
+        ColorType::La8 => Samples::Rgba8(spread(&buffer)),
+        ColorType::Rgb8 => Samples::Rgb8(buffer),
+        ColorType::Rgba8 => Samples::Rgba8(buffer),
+        ColorType::L16 => Samples::Grey16(words(&buffer).collect()),
+        ColorType::La16 => Samples::Rgba8(spread(&high_bytes(&buffer))),
+        ColorType::Rgb16 => Samples::Rgb8(high_bytes(&buffer)),
+        ColorType::Rgba16 => Samples::Rgba8(high_bytes(&buffer)),
+        other => return Err(Error::Variant { format: format.name(), reason: format!("{other:?} samples") }),
+    })
+}
+
+fn words(buffer: &[u8]) -> impl Iterator<Item = u16> {
+    buffer.as_chunks::<2>().0.iter().map(|word| u16::from_ne_bytes(*word))
+}
+
+fn high_bytes(buffer: &[u8]) -> Vec<u8> {
+    words(buffer).map(|word| (word >> 8) as u8).collect()
+}
+
+/// Grey with alpha to RGBA.
+fn spread(buffer: &[u8]) -> Vec<u8> {
+    buffer.as_chunks::<2>().0.iter().flat_map(|&[grey, alpha]| [grey, grey, grey, alpha]).collect()
+}
+
+fn png_size(bytes: &[u8]) -> Option<Size> {
+    // Signature, length, "IHDR", width, height.
+    let header = bytes.get(12..24)?;
+    let width = header.strip_prefix(b"IHDR")?.first_chunk()?;
+    let height = header.last_chunk()?;
+    Some(Size { width: u32::from_be_bytes(*width), height: u32::from_be_bytes(*height) })
+}
+
+pub(super) fn malformed(format: Format, reason: impl ToString) -> Error {
+    Error::Malformed { format: format.name(), reason: reason.to_string() }
+}
+
+/// Results of the `image` crate, with the format's name in the error.
+pub(super) trait Named<T> {
+    fn named(self, format: Format) -> Result<T, Error>;
+}
+
+impl<T> Named<T> for ImageResult<T> {
+    fn named(self, format: Format) -> Result<T, Error> {
+        self.map_err(|error| match error {
+            ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
+            other => malformed(format, other),
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! Why an image could not be fetched.
+
+use std::time::Duration;
+
+/// Why the bytes could not be had. Messages redact a URL's query.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither http nor https.
+    #[error("scheme {scheme:?} is not fetched; http and https are")]
+    Scheme {
+        /// The scheme found.
+        scheme: String,
+    },
+    /// `user:password@` in the URL.
+    #[error("a URL with user info is refused; configure credentials per host instead")]
+    UserInfo,
+    /// No host.
+    #[error("the URL has no host")]
+    NoHost,
+    /// A `file:` URL where local files are not read.
+    #[error("local files are read only by index, embed and search")]
+    LocalFile,
+    /// Neither 80 nor 443, nor allowed.
+    #[error("port {port} is refused; allow it with --allow-port {port}")]
+    Port {
+        /// The port.
+        port: u16,
+    },
+    /// The host is denied, or not among those allowed.
+    #[error("host {host:?} is refused by the allow and deny lists")]
+    Host {
+        /// The host.
+        host: String,
+    },
+    /// The address may not be reached.
+    #[error("{host:?} is at {address}, {class}; allow its network with --allow-net")]
+    Address {
+        /// The host.
+        host: String,
+        /// Its address.
+        address: std::net::IpAddr,
+        /// Which block the address is in.
+        class: &'static str,
+    },
+    /// A redirect too many, without a target, or to a place that may not follow.
+    #[error("redirect refused: {reason}")]
+    Redirect {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name does not exist (NXDOMAIN).
+    #[error("host {host:?} does not exist")]
+    UnknownHost {
+        /// The host.
+        host: String,
+    },
+    /// The name could not be resolved now.
+    #[error("host {host:?} could not be resolved: {reason}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// No connection.
+    #[error("no connection to {host:?}: {reason}")]
+    Connect {
+        /// The host.
+        host: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A phase took too long.
+    #[error("{host:?}: no {phase} within {limit:?}")]
+    Timeout {
+        /// The host.
+        host: String,
+        /// What was waited for.
+        phase: &'static str,
+        /// For how long.
+        limit: Duration,
+    },
+    /// The transfer broke off or was not HTTP.
+    #[error("{host:?}: the transfer failed: {reason}")]
+    Broken {
+        /// The host.
+        host: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Not a success.
+    #[error("{host:?} answered {status}")]
+    Status {
+        /// The host.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// The host's wish, capped.
+        retry_after: Option<Duration>,
+    },
+    /// The body is too large.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// A content encoding that is not understood.
+    #[error("content encoding {encoding:?} is not understood")]
+    Encoding {
+        /// The encoding.
+        encoding: String,
+    },
+    /// A local file cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A setting or this machine's set-up is unusable; only [`super::Fetcher::new`] says so.
+    #[error("fetching cannot be set up: {reason}")]
+    Setup {
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,213 @@
+//! URL to bytes, within limits and only from addresses that may be reached.
+//!
+//! Reading order: [`Fetcher::get`] here, what one request may do (`exchange`), where a redirect may lead (`redirect`), and the
+//! rules themselves: [`guard`] for URLs, [`address`] for IP addresses, applied to names by `resolver` at the moment of
+//! connecting.
+
+pub mod address;
+mod body;
+pub mod credentials;
+mod error;
+mod exchange;
+mod file;
+pub mod guard;
+mod redirect;
+mod resolver;
+mod retry_after;
+mod turns;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+use url::Url;
+
+pub use error::Error;
+
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use body::Held;
+use exchange::{Answer, Exchange};
+use redirect::Trail;
+
+/// How often a fetch is tried in one go: once more, for the lost packet and the restarting backend. Everything longer is
+/// the retry queues' business, which hold no worker meanwhile.
+const TRIES: u32 = 2;
+/// Bounds of the wait before the second try.
+const RETRY_BASE: Duration = Duration::from_millis(200);
+const RETRY_CAP: Duration = Duration::from_secs(1);
+/// The longest `Retry-After` that is waited out in one go.
+const SHORT_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What may be fetched, and within which limits.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Networks that may be reached although they are private or local.
+    pub allow_nets: Vec<ipnet::IpNet>,
+    /// Ports besides 80 and 443.
+    pub allow_ports: Vec<u16>,
+    /// Only these hosts and their subdomains; empty: any.
+    pub allow_hosts: Vec<String>,
+    /// Never these hosts and their subdomains.
+    pub deny_hosts: Vec<String>,
+    /// Largest body in bytes, after decompression.
+    pub max_bytes: u64,
+    /// Whether `file:` URLs are read: only for commands that a user runs on own files.
+    pub local_files: bool,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// Requests at one host at a time.
+    pub per_host: usize,
+    /// Requests at all hosts together.
+    pub concurrency: usize,
+    /// Values of the `Authorization` header by origin, see [`credentials`].
+    pub host_auth: HashMap<String, SecretString>,
+    /// PEM file with certificate authorities that are trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Name servers to ask instead of the system's.
+    pub name_servers: Vec<SocketAddr>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            allow_nets: Vec::new(),
+            allow_ports: Vec::new(),
+            allow_hosts: Vec::new(),
+            deny_hosts: Vec::new(),
+            max_bytes: 32 << 20,
+            local_files: false,
+            timeouts: Timeouts::default(),
+            // What browsers and CDNs are used to, doubled because one object store commonly serves everything.
+            per_host: 16,
+            // Above any sensible prefetch; bounds sockets where many hosts are slow at once.
+            concurrency: 256,
+            host_auth: HashMap::new(),
+            ca_file: None,
+            name_servers: Vec::new(),
+        }
+    }
+}
+
+/// How long each phase of a fetch may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Name look-up, TCP and TLS.
+    pub connect: Duration,
+    /// From the request's start, connecting included, to the end of the response headers.
+    pub headers: Duration,
+    /// Between two pieces of the body.
+    pub idle: Duration,
+    /// All of it: waiting for a turn, redirects, the second try.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connect: seconds(5), headers: seconds(10), idle: seconds(10), total: seconds(30) }
+    }
+}
+
+/// The fetch stage.
+pub struct Fetcher {
+    exchange: Exchange,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+}
+
+impl Fetcher {
+    /// Builds the HTTP client.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when a setting is unusable. A machine without a usable resolver is no such case: local files and
+    /// literal addresses need none, so each look-up fails instead.
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        Ok(Self { exchange: Exchange::new(&settings)?, settings, metrics })
+    }
+
+    /// Fetches the body behind a URL. The bytes count as held in the metrics until the last reference to them is dropped.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get(&self, url: &Url) -> Result<Bytes, Error> {
+        if url.scheme() == "file" {
+            return if self.settings.local_files { file::read(url, self.body()).await } else { Err(Error::LocalFile) };
+        }
+        let limit = self.settings.timeouts.total;
+        match tokio::time::timeout(limit, self.persist(url)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout { host: host(url), phase: "complete image", limit }),
+        }
+    }
+
+    /// Tries again what commonly works the second time.
+    async fn persist(&self, url: &Url) -> Result<Bytes, Error> {
+        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+        loop {
+            let error = match self.follow(url).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            let Some(Again { cause, after }) = Again::after(&error).filter(|_| backoff.attempts() + 1 < TRIES) else {
+                return Err(error);
+            };
+            self.metrics.retry(cause);
+            tokio::time::sleep(after + backoff.next_delay()).await;
+        }
+    }
+
+    /// Follows redirects by hand, so that every hop passes the same checks as the first.
+    async fn follow(&self, url: &Url) -> Result<Bytes, Error> {
+        let mut trail = Trail::new(url);
+        loop {
+            match self.exchange.request(trail.here(), trail.at_origin(), self.body()).await? {
+                Answer::Body(bytes) => return Ok(bytes),
+                Answer::Redirect(location) => trail.follow(&location)?,
+            }
+        }
+    }
+
+    fn body(&self) -> Held {
+        Held::new(self.settings.max_bytes, Arc::clone(&self.metrics))
+    }
+}
+
+/// A second try: what it is counted as, and how long the host asked to wait.
+struct Again {
+    cause: &'static str,
+    after: Duration,
+}
+
+impl Again {
+    /// Whether a second try within the same fetch is worth it.
+    fn after(error: &Error) -> Option<Self> {
+        let now = |cause| Some(Self { cause, after: Duration::ZERO });
+        match error {
+            Error::Resolve { .. } => now("fetch_resolve"),
+            Error::Connect { .. } => now("fetch_connect"),
+            Error::Broken { .. } => now("fetch_broken"),
+            Error::Status { status: 408 | 425 | 429 | 500..=599, retry_after, .. } => {
+                let after = retry_after.unwrap_or_default();
+                (after <= SHORT_RETRY_AFTER).then_some(Self { cause: "fetch_status", after })
+            }
+            // Whatever was slow has already used up its share of the time; the rest is final.
+            _ => None,
+        }
+    }
+}
+
+/// The beginning of what a stranger sent, as errors quote it: they end up in headers of dead letters.
+fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 64;
+    text.chars().take(LONGEST).collect()
+}
+
+/// The host as errors name it: the part of a URL that holds no secret.
+fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}

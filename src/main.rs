@@ -1,0 +1,7 @@
+//! Parse, set up logging, run, exit code; no logic.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    imgdex::cli::main()
+}

@@ -1,0 +1,329 @@
+//! Every metric of the program, declared once.
+//!
+//! Prefix `imgdex_`, base units, and no label whose values come from outside.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::pipeline::Reason;
+use crate::store;
+
+/// Latency buckets in seconds: from a loopback fetch to the longest time-out.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Age buckets in seconds: from fresh to a day's backlog.
+const AGES: [f64; 9] = [0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0];
+
+/// A stage of the pipeline that is timed.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// URL to bytes.
+    Fetch,
+    /// Bytes to pixels.
+    Decode,
+    /// Pixels to features.
+    Extract,
+    /// Document to durable.
+    Index,
+    /// The whole walk.
+    Total,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Its document is durable.
+    Indexed,
+    /// Its document is gone.
+    Deleted,
+    /// A newer version was there.
+    Stale,
+    /// Dead-lettered.
+    Dead,
+    /// Published to a retry queue.
+    Retried,
+    /// Given back to the queue, or lost with its session and delivered again by the broker.
+    Returned,
+}
+
+/// How one item of a bulk request ended.
+#[derive(Clone, Copy, Debug)]
+pub enum BulkItem {
+    /// Durable.
+    Indexed,
+    /// Gone.
+    Deleted,
+    /// A newer version was there.
+    Stale,
+    /// Refused for what it holds.
+    Rejected,
+    /// Met a busy store; tried again.
+    Busy,
+    /// The store takes no writes.
+    Blocked,
+    /// Not taken for as long as it was tried.
+    GivenUp,
+}
+
+/// The metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    build_info: IntGaugeVec,
+    /// Held while a delivery's counters change together and while they are read, so that every scrape reconciles:
+    /// received = sum of outcomes + in flight.
+    ledger: Mutex<()>,
+    received: IntCounter,
+    settled: IntCounterVec,
+    in_flight: IntGauge,
+    in_flight_bytes: IntGauge,
+    dead_letters: IntCounterVec,
+    retries: IntCounterVec,
+    stages: HistogramVec,
+    fetch_bytes: IntCounter,
+    extract_batch: Histogram,
+    bulk_requests: IntCounterVec,
+    bulk_items: IntCounterVec,
+    sessions: IntCounterVec,
+    stale_acks: IntCounter,
+    unknown_fields: IntCounter,
+    paused: IntGaugeVec,
+    age: Histogram,
+}
+
+impl Metrics {
+    /// Declares every metric. `model` and `kernel` become labels of `imgdex_build_info`.
+    ///
+    /// # Errors
+    /// When a metric is declared twice, which is a programming error that any test meets.
+    pub fn new(model: &str, kernel: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("imgdex".into()), None)?;
+        let build_info = IntGaugeVec::new(
+            Opts::new("build_info", "Version, model and kernel of this process; always 1."),
+            &["version", "model", "kernel"],
+        )?;
+        registry.register(Box::new(build_info.clone()))?;
+        let metrics = Self {
+            ledger: Mutex::new(()),
+            received: counter(&registry, "messages_received_total", "Deliveries received.")?,
+            settled: counters(&registry, "messages_total", "Deliveries settled, by outcome.", "outcome")?,
+            in_flight: gauge(&registry, "inflight_messages", "Deliveries received and not yet settled.")?,
+            in_flight_bytes: gauge(&registry, "inflight_bytes", "Bytes of fetched images held at this moment.")?,
+            dead_letters: counters(&registry, "dead_letters_total", "Messages dead-lettered, by reason.", "reason")?,
+            retries: counters(&registry, "retries_total", "Attempts that are made again, by cause.", "cause")?,
+            stages: histograms(&registry, "stage_duration_seconds", "Time spent in each stage.", "stage")?,
+            fetch_bytes: counter(&registry, "fetch_bytes_total", "Bytes of images fetched.")?,
+            extract_batch: histogram(
+                &registry,
+                "extract_batch_size",
+                "Images in one forward pass.",
+                (1..=8).map(f64::from).collect(),
+            )?,
+            bulk_requests: counters(&registry, "bulk_requests_total", "Batches sent, by status.", "status")?,
+            bulk_items: counters(&registry, "bulk_items_total", "Items of batches, by outcome.", "outcome")?,
+            sessions: counters(&registry, "broker_sessions_total", "Broker sessions ended, by end.", "end")?,
+            stale_acks: counter(&registry, "stale_acks_total", "Settlements skipped because their session had ended.")?,
+            unknown_fields: counter(
+                &registry,
+                "unknown_fields_total",
+                "Message fields that this version does not know.",
+            )?,
+            paused: gauges(&registry, "paused", "1 while consuming is paused, by cause.", "cause")?,
+            age: histogram(
+                &registry,
+                "message_age_seconds",
+                "Age of messages at their first receipt, where the producer set a timestamp.",
+                AGES.to_vec(),
+            )?,
+            registry,
+            build_info,
+        };
+        metrics.identify(model, kernel);
+        metrics.declare_label_values();
+        Ok(metrics)
+    }
+
+    /// Sets the labels of `imgdex_build_info` anew, for a process that learns its model only from its store.
+    pub fn identify(&self, model: &str, kernel: &str) {
+        self.build_info.reset();
+        self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), model, kernel]).set(1);
+    }
+
+    /// Makes every label value visible from the start: a rate over a counter that appears late misses its first step.
+    fn declare_label_values(&self) {
+        for outcome in ["indexed", "deleted", "stale", "dead", "retried", "returned"] {
+            self.settled.with_label_values(&[outcome]);
+        }
+        for reason in Reason::ALL {
+            self.dead_letters.with_label_values(&[reason.code()]);
+        }
+    }
+
+    /// Counts a delivery in. Pair with exactly one [`Self::settled`].
+    pub fn received(&self) {
+        let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        self.received.inc();
+        self.in_flight.inc();
+    }
+
+    /// Counts a delivery out.
+    pub fn settled(&self, how: Settled) {
+        let outcome = match how {
+            Settled::Indexed => "indexed",
+            Settled::Deleted => "deleted",
+            Settled::Stale => "stale",
+            Settled::Dead => "dead",
+            Settled::Retried => "retried",
+            Settled::Returned => "returned",
+        };
+        let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settled.with_label_values(&[outcome]).inc();
+        self.in_flight.dec();
+    }
+
+    /// How many deliveries are in flight.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// Adds to, or with a negative number takes from, the bytes held.
+    pub fn hold_bytes(&self, bytes: i64) {
+        self.in_flight_bytes.add(bytes);
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&self, reason: Reason) {
+        self.dead_letters.with_label_values(&[reason.code()]).inc();
+    }
+
+    /// Counts an attempt that is made again.
+    pub fn retry(&self, cause: &'static str) {
+        self.retries.with_label_values(&[cause]).inc();
+    }
+
+    /// Records the time of a stage.
+    pub fn stage(&self, stage: Stage, elapsed: Duration) {
+        let stage = match stage {
+            Stage::Fetch => "fetch",
+            Stage::Decode => "decode",
+            Stage::Extract => "extract",
+            Stage::Index => "index",
+            Stage::Total => "total",
+        };
+        self.stages.with_label_values(&[stage]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts bytes that were fetched.
+    pub fn fetched(&self, bytes: u64) {
+        self.fetch_bytes.inc_by(bytes);
+    }
+
+    /// Records the size of a forward pass.
+    pub fn extract_batch(&self, images: usize) {
+        self.extract_batch.observe(images as f64);
+    }
+
+    /// Counts a batch that was sent.
+    pub fn bulk_request(&self, error: Option<&store::Error>) {
+        let status = match error {
+            None => "ok",
+            Some(store::Error::TooLarge { .. }) => "too_large",
+            Some(store::Error::Refused { .. }) => "refused",
+            Some(store::Error::Blocked { .. }) => "blocked",
+            Some(_) => "failed",
+        };
+        self.bulk_requests.with_label_values(&[status]).inc();
+    }
+
+    /// Counts one item of a batch.
+    pub fn bulk_item(&self, item: BulkItem) {
+        let outcome = match item {
+            BulkItem::Indexed => "indexed",
+            BulkItem::Deleted => "deleted",
+            BulkItem::Stale => "stale",
+            BulkItem::Rejected => "rejected",
+            BulkItem::Busy => "busy",
+            BulkItem::Blocked => "blocked",
+            BulkItem::GivenUp => "given_up",
+        };
+        self.bulk_items.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts the end of a broker session.
+    pub fn session_ended(&self, end: &'static str) {
+        self.sessions.with_label_values(&[end]).inc();
+    }
+
+    /// Counts a settlement that was skipped because its session had ended.
+    pub fn stale_ack(&self) {
+        self.stale_acks.inc();
+    }
+
+    /// Counts fields that a message had and this version does not know.
+    pub fn unknown_fields(&self, count: usize) {
+        self.unknown_fields.inc_by(count as u64);
+    }
+
+    /// Marks a cause of pausing as present or gone.
+    pub fn paused(&self, cause: &'static str, paused: bool) {
+        self.paused.with_label_values(&[cause]).set(i64::from(paused));
+    }
+
+    /// Records the age of a message at its first receipt.
+    pub fn message_age(&self, age: Duration) {
+        self.age.observe(age.as_secs_f64());
+    }
+
+    /// The Prometheus text format, in one consistent state.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let families = {
+            let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            self.registry.gather()
+        };
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let metric = IntCounter::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
+    let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<HistogramVec> {
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

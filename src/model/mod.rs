@@ -1,0 +1,59 @@
+//! Models: manifests, weights, preprocessing, the network.
+
+pub mod manifest;
+pub mod preprocess;
+pub mod vgg16;
+pub mod weights;
+
+use crate::embedding::{Degenerate, Embedding};
+
+/// Width and height of a network input in pixels.
+pub const INPUT_SIZE: usize = 224;
+
+/// One network input: 224 x 224 RGB, 8 bits, row by row, before means are subtracted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pixels(Box<[u8]>);
+
+impl Pixels {
+    /// Takes `224 * 224 * 3` bytes; `None` if there are more or fewer.
+    pub fn new(rgb: Vec<u8>) -> Option<Self> {
+        (rgb.len() == INPUT_SIZE * INPUT_SIZE * 3).then(|| Self(rgb.into_boxed_slice()))
+    }
+
+    /// The bytes: R, G, B of the first pixel, and so on.
+    pub fn as_rgb(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Loads a model of the catalogue with its weights, ready for its first image.
+///
+/// `threads` is how many threads compute; `None` takes what the cgroup grants.
+///
+/// # Errors
+/// When the weights are missing, damaged or of another model: a model never starts with other weights than its own.
+pub fn load(
+    _manifest: &manifest::Manifest,
+    _folder: &std::path::Path,
+    _threads: Option<std::num::NonZeroUsize>,
+) -> Result<Box<dyn Model>, Error> {
+    Err(Error::Tensor(candle_core::Error::Msg("not built yet".to_owned())))
+}
+
+/// Something that turns pixels into features: the real network, or the stub of flow tests.
+pub trait Model: Send {
+    /// Computes one embedding per image, in order. Each image has its own fate: a degenerate one does not fail its
+    /// neighbours.
+    ///
+    /// # Errors
+    /// When the network as a whole failed.
+    fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, Error>;
+}
+
+/// Why the network as a whole failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Candle reported an error.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,106 @@
+//! A raster as lines of RGB, turned as its orientation says, without a second copy of the image.
+
+use image::metadata::Orientation;
+
+use crate::decode::raster::{Raster, Samples};
+
+/// What becomes of transparency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alpha {
+    /// The colour underneath shows, as after Pillow's `convert("RGB")`.
+    Drop,
+    /// As after Pillow's `Image.alpha_composite` onto opaque white.
+    OverWhite,
+}
+
+/// What becomes of 16-bit grey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WideGrey {
+    /// Values over 255 become 255, as after Pillow's `convert("RGB")` of mode `I;16`.
+    Clip,
+    /// The high byte.
+    HighByte,
+}
+
+/// The lines of an image as it is to be seen. Every orientation is a start and two strides.
+pub(super) struct Lines<'a> {
+    samples: &'a Samples,
+    width: usize,
+    height: usize,
+    origin: isize,
+    step_x: isize,
+    step_y: isize,
+    alpha: Alpha,
+    wide_grey: WideGrey,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(raster: &'a Raster, orientation: Orientation, alpha: Alpha, wide_grey: WideGrey) -> Self {
+        let (width, height) = (raster.size.width as usize, raster.size.height as usize);
+        let (row, right, bottom) = (width as isize, width as isize - 1, (height as isize - 1) * width as isize);
+        // Where the seen image's first pixel is, and the way to its right and lower neighbour.
+        let (origin, step_x, step_y) = match orientation {
+            Orientation::NoTransforms => (0, 1, row),
+            Orientation::FlipHorizontal => (right, -1, row),
+            Orientation::Rotate180 => (bottom + right, -1, -row),
+            Orientation::FlipVertical => (bottom, 1, -row),
+            Orientation::Rotate90FlipH => (0, row, 1),
+            Orientation::Rotate90 => (bottom, -row, 1),
+            Orientation::Rotate270FlipH => (bottom + right, -row, -1),
+            Orientation::Rotate270 => (right, row, -1),
+        };
+        let transposed = matches!(
+            orientation,
+            Orientation::Rotate90FlipH | Orientation::Rotate90 | Orientation::Rotate270FlipH | Orientation::Rotate270
+        );
+        let (width, height) = if transposed { (height, width) } else { (width, height) };
+        Self { samples: &raster.samples, width, height, origin, step_x, step_y, alpha, wide_grey }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Whether the three channels are always equal, so that one is enough to work on.
+    pub(super) fn is_grey(&self) -> bool {
+        matches!(self.samples, Samples::Grey8(_) | Samples::Grey16(_))
+    }
+
+    /// The colour of one pixel of the image as seen.
+    pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        let at = (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
+        match self.samples {
+            Samples::Grey8(grey) => [grey[at]; 3],
+            Samples::Grey16(grey) => [self.narrow(grey[at]); 3],
+            Samples::Rgb8(rgb) => [rgb[3 * at], rgb[3 * at + 1], rgb[3 * at + 2]],
+            Samples::Rgba8(rgba) => {
+                let [r, g, b, a] = [rgba[4 * at], rgba[4 * at + 1], rgba[4 * at + 2], rgba[4 * at + 3]];
+                match self.alpha {
+                    Alpha::Drop => [r, g, b],
+                    Alpha::OverWhite => [r, g, b].map(|value| over_white(value, a)),
+                }
+            }
+        }
+    }
+
+    fn narrow(&self, grey: u16) -> u8 {
+        match self.wide_grey {
+            WideGrey::Clip => grey.min(255) as u8,
+            WideGrey::HighByte => (grey >> 8) as u8,
+        }
+    }
+}
+
+/// One channel of Pillow's `alpha_composite` onto opaque white (`AlphaComposite.c`): weights with 7 extra bits, then a
+/// rounded division by 255.
+fn over_white(value: u8, alpha: u8) -> u8 {
+    const PRECISION_BITS: u32 = 7;
+    let weight = u32::from(alpha) << PRECISION_BITS;
+    let rest = (255 << PRECISION_BITS) - weight;
+    let sum = u32::from(value) * weight + 255 * rest + (0x80 << PRECISION_BITS);
+    ((((sum >> 8) + sum) >> 8) >> PRECISION_BITS) as u8
+}

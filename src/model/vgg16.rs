@@ -1,0 +1,1 @@
+//! The VGG16 graph on Candle tensors.

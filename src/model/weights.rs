@@ -1,0 +1,1 @@
+//! Weight files: canonical form, import, checks.

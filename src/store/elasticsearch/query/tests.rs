@@ -1,0 +1,143 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::embedding::Embedding;
+
+fn query(mode: Mode) -> Query {
+    Query {
+        target: Target::Embedding(Embedding::from_unit(vec![0.6, 0.8]).unwrap()),
+        mode,
+        k: 3,
+        min_similarity: None,
+        collection: None,
+        filters: BTreeMap::new(),
+        approximate: false,
+    }
+}
+
+#[test]
+fn every_score_script_is_guarded_and_makes_one_call_on_the_field_s_name() {
+    for mode in Mode::ALL {
+        let script = score_script(mode);
+        assert!(script.starts_with("doc['image_vector'].size() == 0 ? 0 : "), "{script}");
+        assert_eq!(script.matches("(params.query_vector, 'image_vector')").count(), 1, "{script}");
+    }
+}
+
+#[test]
+fn filters_exclude_and_narrow() {
+    let mut query = query(Mode::Cosine);
+    query.target = Target::Id("me".to_owned());
+    query.collection = Some("cats".to_owned());
+    query.filters.insert("author.name".to_owned(), "Ann".to_owned());
+    let body = search(&query, &[0.6, 0.8]);
+    let filter = &body["query"]["script_score"]["query"]["bool"]["filter"];
+    let expected = json!([
+        { "term": { "collection": "cats" } },
+        { "term": { "metadata.author.name": "Ann" } },
+        { "bool": { "must_not": { "ids": { "values": ["me"] } } } },
+        { "exists": { "field": "image_vector" } },
+    ]);
+    assert_eq!(filter, &expected);
+    assert_eq!(body["size"], 3);
+    assert!(body["query"]["script_score"].get("min_score").is_none());
+}
+
+#[test]
+fn the_vector_is_a_parameter_and_never_part_of_a_source() {
+    let body = search(&query(Mode::L2), &[0.6, 0.8]);
+    let vector: Vec<f32> =
+        serde_json::from_value(body["query"]["script_score"]["script"]["params"]["query_vector"].clone()).unwrap();
+    assert_eq!(vector, [0.6, 0.8]);
+    assert_eq!(body["script_fields"]["raw"]["script"]["params"], body["query"]["script_score"]["script"]["params"]);
+}
+
+#[test]
+fn approximate_takes_candidates_from_the_graph_and_scores_them_exactly() {
+    let mut query = query(Mode::L2);
+    query.approximate = true;
+    query.collection = Some("cats".to_owned());
+    for (k, candidates) in [(3, 200), (50, 500), (5000, 10_000)] {
+        query.k = k;
+        let body = search(&query, &[0.6, 0.8]);
+        let knn = &body["query"]["script_score"]["query"]["knn"];
+        assert_eq!((&knn["k"], &knn["num_candidates"]), (&json!(candidates), &json!(candidates)));
+        assert_eq!(knn["filter"], json!([{ "term": { "collection": "cats" } }]));
+        assert_eq!(body["query"]["script_score"]["script"]["source"], score_script(Mode::L2));
+    }
+}
+
+#[test]
+fn what_cannot_be_answered_is_refused() {
+    for (mode, approximate, value, refused) in [
+        (Mode::L1, true, 0.6, true),
+        (Mode::L1, false, 0.6, false),
+        (Mode::Cosine, true, -0.6, false),
+        (Mode::Dot, false, -0.6, true),
+        (Mode::Dot, true, 0.6, false),
+    ] {
+        let mut query = query(mode);
+        query.approximate = approximate;
+        assert_eq!(refusal(&query, &[value, 0.8]).is_some(), refused, "{mode:?} {approximate} {value}");
+    }
+}
+
+fn answer(raws: &[(&str, f64)]) -> Vec<u8> {
+    let hits: Vec<_> = raws
+        .iter()
+        .map(|(id, raw)| {
+            let source = json!({ "id": id, "url": "u", "collection": "c", "metadata": { "n": 1 } });
+            json!({ "_id": id, "_score": 1.0, "_source": source, "fields": { "raw": [raw] } })
+        })
+        .collect();
+    json!({ "hits": { "hits": hits } }).to_string().into_bytes()
+}
+
+#[test]
+fn hits_carry_the_three_numbers_and_are_ordered_by_them_then_by_id() {
+    // The same float32 score, so Elasticsearch had them in the order of their ids.
+    let found = hits(&query(Mode::L2), &answer(&[("a", 0.100_000_001), ("b", 0.1), ("c", 0.1)])).unwrap();
+    let order: Vec<_> = found.iter().map(|hit| (hit.rank, hit.id.as_str())).collect();
+    assert_eq!(order, [(1, "b"), (2, "c"), (3, "a")]);
+    assert_eq!(found[0].measure, Mode::L2.measure(0.1));
+    assert_eq!(found[0].metadata["n"], 1);
+}
+
+#[test]
+fn a_hit_of_exactly_the_least_similarity_stays() {
+    for mode in Mode::ALL {
+        let raw = 0.1;
+        let mut query = query(mode);
+        let similarity = mode.measure(raw).similarity;
+        query.min_similarity = Some(similarity);
+        let other = if matches!(mode, Mode::L1 | Mode::L2) { raw + 1e-9 } else { raw - 1e-9 };
+        let found = hits(&query, &answer(&[("in", raw), ("out", other)])).unwrap();
+        assert_eq!(found.len(), 1, "{mode:?}");
+        let bound = search(&query, &[0.6, 0.8])["query"]["script_score"]["min_score"].as_f64().unwrap();
+        assert!(bound < f64::from(mode.measure(raw).score as f32), "{mode:?}: {bound}");
+    }
+}
+
+#[test]
+fn a_page_goes_on_after_an_id() {
+    assert!(page(None, 5).get("search_after").is_none());
+    assert_eq!(page(Some("x"), 5)["search_after"], json!(["x"]));
+    let body = json!({ "hits": { "hits": [
+        { "_source": { "id": "a", "version": 3 }, "fields": { "image_vector": [0.6, 0.8] } },
+        { "_source": { "id": "b" } },
+    ] } });
+    let found = documents(body.to_string().as_bytes()).unwrap();
+    assert_eq!((found[0].0.id.as_str(), found[0].0.version), ("a", 3));
+    assert_eq!(found[0].1, Some(vec![0.6, 0.8]));
+    assert_eq!(found[1].1, None);
+}
+
+#[test]
+fn foreign_answers_are_errors() {
+    assert!(hits(&query(Mode::L1), b"{}").is_err());
+    assert!(vector(b"<html>").is_err());
+    assert!(documents(b"[]").is_err());
+    assert_eq!(vector(br#"{"hits":{"hits":[]}}"#).unwrap(), None);
+}

@@ -1,0 +1,86 @@
+//! Parity with Pillow and Keras: decoded and sampled pixels, and the features of the real binary, against fixtures
+//! that `tests/fixtures/make_fixtures.py` computed. `--nocapture` prints the table.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use imgdex::decode::{Decoder, Settings};
+use imgdex::model::preprocess::Preprocess;
+use serde::Deserialize;
+
+const DIMS: usize = 512;
+const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];
+
+#[derive(Deserialize)]
+struct Fixture {
+    file: String,
+    decoder: Agreement,
+}
+
+/// In which way decoded samples may differ from Pillow's.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Agreement {
+    Exact,
+    Jpeg,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn fixtures() -> Vec<Fixture> {
+    serde_json::from_slice(&std::fs::read(folder().join("index.json")).unwrap()).unwrap()
+}
+
+/// The largest difference of a channel, and the mean over all.
+fn difference(ours: &[u8], expected: &[u8]) -> (u8, f64) {
+    assert_eq!(ours.len(), expected.len());
+    let differences = || ours.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
+    (differences().max().unwrap(), differences().map(f64::from).sum::<f64>() / ours.len() as f64)
+}
+
+/// Sampled pixels against Pillow's: (file, model) to the worst and the mean difference, or why there are none.
+async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture, Result<(u8, f64), String>)> {
+    let settings =
+        Settings { preprocess, max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_secs(60) };
+    let decoder = Decoder::new(settings);
+    let mut rows = Vec::new();
+    for fixture in fixtures() {
+        let bytes = Bytes::from(std::fs::read(folder().join("images").join(&fixture.file)).unwrap());
+        let expected = folder().join("expected").join(format!("{}.{model}.png", fixture.file));
+        let expected = image::open(expected).unwrap().into_rgb8();
+        let result = match decoder.decode(bytes).await {
+            Ok(picture) => Ok(difference(picture.pixels.as_rgb(), &expected)),
+            Err(error) => Err(error.to_string()),
+        };
+        rows.push((fixture, result));
+    }
+    rows
+}
+
+/// What two JPEG decoders may differ by in one sample of a drawn image with hard edges: they agree within 2 or 3 on
+/// luma, and interpolate subsampled chroma differently at edges.
+const JPEG_WORST: u8 = 40;
+const JPEG_MEAN: f64 = 1.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_pixels_are_those_of_pillow() {
+    let mut wrong = Vec::new();
+    for (model, preprocess) in MODELS {
+        for (fixture, result) in pixel_differences(model, preprocess).await {
+            println!("{:28} {model:12} {result:?}", fixture.file);
+            let fine = match (&result, fixture.decoder) {
+                (Ok((worst, _)), Agreement::Exact) => *worst == 0,
+                (Ok((worst, mean)), Agreement::Jpeg) => *worst <= JPEG_WORST && *mean <= JPEG_MEAN,
+                (Err(_), _) => false,
+            };
+            if !fine {
+                wrong.push(format!("{} ({model}): {result:?}", fixture.file));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not as Pillow has it:\n{}", wrong.join("\n"));
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# `make test`: run.sh [lint|doc|test]; without an argument all of it.
+#
+# Environment: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL point at running servers; without them own ones are started and, whatever
+# ends this script, stopped. ES=8.16.3 takes the older Elasticsearch. TEST_ARGS goes to `cargo test` as it is (a filter, -- --nocapture).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+what=${1:-all}
+case $what in
+    lint) needs=(lint) ;;
+    doc) needs=(build) ;;
+    test) needs=(build services images) ;;
+    all) needs=(build lint services images) ;;
+    *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
+esac
+
+# shellcheck source=steps.sh
+source tests/steps.sh
+
+# One set for every step: other features or another profile would compile all dependencies once more.
+cargo_flags=(--locked --all-features)
+
+lint() {
+    step format cargo fmt --check
+    step clippy cargo clippy "${cargo_flags[@]}" --all-targets -- -D warnings
+}
+
+doc() {
+    step doc env RUSTDOCFLAGS=-Dwarnings cargo doc "${cargo_flags[@]}" --no-deps
+}
+
+# The servers start while the tests compile. Their URLs are in files by the time that start_servers is through.
+rabbitmq_dir='' elasticsearch_dir='' starting=()
+start_servers() {
+    if [[ -z ${IMGDEX_TEST_AMQP_URL:-} ]]; then
+        rabbitmq_dir=$work/rabbitmq
+        background tests/services/rabbitmq.sh start "$rabbitmq_dir" >/dev/null
+        starting+=($!)
+    fi
+    if [[ -z ${IMGDEX_TEST_ES_URL:-} ]]; then
+        elasticsearch_dir=$work/elasticsearch
+        background tests/services/elasticsearch.sh start "$elasticsearch_dir" >/dev/null
+        starting+=($!)
+    fi
+}
+
+await_servers() {
+    local pid
+    for pid in "${starting[@]}"; do wait "$pid"; done
+    if [[ -n $rabbitmq_dir ]]; then
+        IMGDEX_TEST_AMQP_URL=$(<"$rabbitmq_dir/url") IMGDEX_TEST_MANAGEMENT_URL=$(<"$rabbitmq_dir/management_url")
+        export IMGDEX_TEST_MANAGEMENT_URL
+    fi
+    [[ -z $elasticsearch_dir ]] || IMGDEX_TEST_ES_URL=$(<"$elasticsearch_dir/url")
+    export IMGDEX_TEST_AMQP_URL IMGDEX_TEST_ES_URL
+}
+
+tests() {
+    start_servers
+    step compile cargo test "${cargo_flags[@]}" --no-run
+    local target
+    target=$(cargo metadata --locked --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    step weights env IMGDEX_BIN="$target/debug/imgdex" models/fetch.sh
+    await_servers
+    # shellcheck disable=SC2086 # words, as the caller wrote them
+    step tests cargo test "${cargo_flags[@]}" ${TEST_ARGS:-}
+}
+
+step setup tests/services/setup.sh "${needs[@]}"
+case $what in
+    lint) lint ;;
+    doc) doc ;;
+    test) tests ;;
+    all)
+        lint
+        doc
+        tests
+        ;;
+esac
