@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn never_overflows() {
-        let mut backoff = Backoff::new(Duration::from_secs(3600), Duration::MAX);
+        let mut backoff = Backoff::new(Duration::from_hours(1), Duration::MAX);
         for _ in 0..100 {
             assert!(backoff.next_delay() <= Duration::MAX);
         }

@@ -113,6 +113,15 @@ impl Settings {
         self.uri().map(drop)
     }
 
+    /// Connects and leaves again, to see whether the broker answers and takes the credentials. Declares nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let connection = self.connect().await?;
+        Ok(connection.close(200, "done".into()).await?)
+    }
+
     fn uri(&self) -> Result<AMQPUri, Error> {
         let mut uri: AMQPUri =
             self.address.expose_secret().parse().map_err(|reason: String| Error::Address { reason })?;

@@ -3,15 +3,22 @@
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+/// A broker on this machine as it comes from its package.
+const DEFAULT_BROKER: &str = "amqp://127.0.0.1:5672/%2f";
+
 /// Arguments of every command.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `imgdex=debug`
-    #[arg(long, global = true, env = "IMGDEX_LOG", default_value = "warn")]
-    pub log: String,
+    /// [default: info for worker, warn otherwise]
+    #[arg(long, global = true, env = "IMGDEX_LOG")]
+    pub log: Option<String>,
     /// How logs are written
     #[arg(long, global = true, env = "IMGDEX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Configuration file [default: imgdex.toml in the configuration folder, where it exists]
+    #[arg(long, global = true, env = "IMGDEX_CONFIG", value_name = "FILE")]
+    pub config: Option<std::path::PathBuf>,
 }
 
 /// How logs are written.
@@ -101,7 +108,7 @@ pub struct FetchArgs {
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
     /// The broker: `amqp(s)://user:pass@host:port/vhost`
-    #[arg(long, env = "IMGDEX_AMQP", hide_env_values = true, default_value = "amqp://127.0.0.1:5672/%2f")]
+    #[arg(long, env = "IMGDEX_AMQP", hide_env_values = true, default_value = DEFAULT_BROKER)]
     pub amqp: String,
     /// The work queue; its retry queues are NAME.retry.SECONDS, its dead letters NAME.dead
     #[arg(long, env = "IMGDEX_QUEUE", default_value = "imgdex.images")]
@@ -121,4 +128,22 @@ pub struct BrokerArgs {
     /// PEM file with the certificate authority of the broker
     #[arg(long, env = "IMGDEX_AMQP_CA", value_name = "FILE")]
     pub amqp_ca: Option<std::path::PathBuf>,
+}
+
+impl BrokerArgs {
+    /// Whether nobody named a broker.
+    pub fn is_default(&self) -> bool {
+        self.amqp == DEFAULT_BROKER
+    }
+}
+
+/// Parses `KEY=VALUE`.
+///
+/// # Errors
+/// When there is no `=`, or nothing before it.
+pub fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
+    }
 }

@@ -1,17 +1,26 @@
 //! `imgdex completions`.
 
-use clap::Args;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
 
-use super::{Error, Exit};
+use super::{Cli, Error, Exit, output};
 
 /// Print shell completions.
 #[derive(Args, Debug)]
-pub struct CompletionsArgs {}
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// See [`Error`].
-pub async fn run(_args: CompletionsArgs) -> Result<Exit, Error> {
-    Err(Error::new(Exit::Usage, "completions: not built yet"))
+/// When standard output cannot be written.
+pub fn run(args: &CompletionsArgs) -> Result<Exit, Error> {
+    // Into memory first: the generator panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "imgdex", &mut script);
+    output::bytes(&script)?;
+    Ok(Exit::Done)
 }

@@ -1,17 +1,172 @@
 //! `imgdex doctor`.
 
-use clap::Args;
+use std::path::Path;
+use std::time::Duration;
 
-use super::{Error, Exit};
+use clap::Args;
+use serde::Serialize;
+
+use super::args::{BrokerArgs, ModelArgs, StoreArgs};
+use super::output::{self, OutputArgs, Table};
+use super::{Error, Exit, setup};
+use crate::model::manifest::{DEFAULT_MODEL, Manifest};
+use crate::store;
+
+/// A service that does not answer within this time is as good as absent to whoever looks.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Check what this machine has and whether the services answer.
 #[derive(Args, Debug)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Works, or is not needed by every command.
+    Note,
+    Problem,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Problem => "PROBLEM",
+        }
+    }
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// See [`Error`].
-pub async fn run(_args: DoctorArgs) -> Result<Exit, Error> {
-    Err(Error::new(Exit::Usage, "doctor: not built yet"))
+/// When standard output cannot be written; what is wrong with the machine is a finding.
+pub async fn run(args: DoctorArgs) -> Result<Exit, Error> {
+    let findings = [
+        Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
+        cpu(),
+        memory(),
+        weights(&args.model).await,
+        store(&args).await,
+        broker(&args.broker).await,
+    ];
+    output::records(args.output.format(), &findings, || {
+        let mut table = Table::new(&["check", "state", "detail"], &[]);
+        for Finding { check, state, detail } in &findings {
+            table.row([(*check).to_owned(), state.name().to_owned(), detail.clone()]);
+        }
+        table
+    })?;
+    let healthy = findings.iter().all(|finding| finding.state != State::Problem);
+    Ok(if healthy { Exit::Done } else { Exit::ItemsFailed })
+}
+
+fn cpu() -> Finding {
+    let mut features = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    for (name, found) in [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+    ] {
+        if found {
+            features.push(name);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    features.push("neon");
+    let features = if features.is_empty() { "no vector extensions".to_owned() } else { features.join(" ") };
+    let detail = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);
+    Finding { check: "cpu", state: State::Ok, detail }
+}
+
+/// What the machine has left, and what the cgroup (version 2) allows.
+fn memory() -> Finding {
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.to_owned();
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    });
+    let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup/memory.max"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {} MiB", bytes >> 20));
+    match available {
+        Some(kib) => Finding { check: "memory", state: State::Ok, detail: format!("{} MiB available, {limit}", kib >> 10) },
+        None => Finding { check: "memory", state: State::Note, detail: format!("not known here; {limit}") },
+    }
+}
+
+async fn weights(args: &ModelArgs) -> Finding {
+    let checked = async {
+        let name = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
+        let manifest = Manifest::find(name).map_err(|error| error.to_string())?;
+        let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
+        tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, None).map(|_| folder.display().to_string()).map_err(|error| error.to_string()))
+            .await
+            .map_err(|error| error.to_string())?
+    };
+    match checked.await {
+        Ok(path) => Finding { check: "weights", state: State::Ok, detail: path },
+        Err(detail) => Finding { check: "weights", state: State::Problem, detail },
+    }
+}
+
+async fn store(args: &DoctorArgs) -> Finding {
+    let finding = |state, detail| Finding { check: "store", state, detail };
+    let store = match setup::store(&args.store) {
+        Ok(store) => store,
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    let looked = async {
+        let Some(origin) = store.origin().await? else { return Ok(None) };
+        let manifest = Manifest::find(args.model.model.as_ref().unwrap_or(&origin.model))
+            .map_err(|error| Error::new(Exit::Config, error.to_string()))?;
+        origin.check(&manifest, &store)?;
+        Ok::<_, Error>(Some((origin, store.count().await?)))
+    };
+    match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(Ok(Some((origin, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", origin.model)),
+        Ok(Ok(None)) => match store {
+            store::Store::Embedded(_) => finding(State::Note, format!("{store} is not there yet; `index` makes it")),
+            store::Store::Elasticsearch(_) => {
+                finding(State::Problem, store::Error::Missing { store: store.to_string() }.to_string())
+            }
+        },
+        Ok(Err(error)) => finding(State::Problem, error.to_string()),
+        Err(_) => finding(State::Problem, format!("{store}: no answer within {PATIENCE:?}")),
+    }
+}
+
+async fn broker(args: &BrokerArgs) -> Finding {
+    let finding = |state, detail| Finding { check: "broker", state, detail };
+    let settings = match setup::broker(args, "doctor") {
+        Ok(settings) => settings,
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    match settings.probe().await {
+        Ok(()) => finding(State::Ok, "answers and takes the credentials".to_owned()),
+        // Who never named a broker may not need one.
+        Err(error) if args.is_default() => {
+            finding(State::Note, format!("{error} (only `publish` and `worker` need it)"))
+        }
+        Err(error) => finding(State::Problem, error.to_string()),
+    }
 }

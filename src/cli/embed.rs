@@ -1,6 +1,7 @@
 //! `imgdex embed`.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
@@ -13,6 +14,7 @@ use crate::decode::{self, Decoder};
 use crate::embedding::Embedding;
 use crate::extract::{self, Extractor, MAX_BATCH};
 use crate::fetch::{self, Fetcher};
+use crate::model::manifest::Manifest;
 
 /// Images on their way at once: one batch in the network, and the next one being fetched and decoded meanwhile.
 const AHEAD: usize = 2 * MAX_BATCH;
@@ -21,7 +23,8 @@ const AHEAD: usize = 2 * MAX_BATCH;
 #[derive(Args, Debug)]
 pub struct EmbedArgs {
     /// How features are printed
-    #[arg(long, env = "IMGDEX_OUTPUT", value_enum, default_value_t = Form::Ndjson)]
+    // Not `IMGDEX_OUTPUT`, whose words are others.
+    #[arg(long, env = "IMGDEX_EMBED_OUTPUT", value_enum, default_value_t = Form::Ndjson)]
     output: Form,
     #[command(flatten)]
     model: ModelArgs,
@@ -49,7 +52,7 @@ struct Line<'a> {
 
 /// Why one image has no features.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error("this line names no image to embed")]
     NoImage,
     #[error(transparent)]
@@ -67,12 +70,7 @@ enum Failure {
 /// named on stderr and do not stop the others.
 pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
     let manifest = setup::chosen_model(&args.model)?;
-    let metrics = setup::metrics(&manifest)?;
-    let stages = Stages {
-        fetcher: setup::fetcher(&args.fetch, true, metrics.clone())?,
-        decoder: setup::decoder(&args.fetch, &manifest),
-        extractor: setup::extractor(&manifest, &args.model, metrics).await?,
-    };
+    let stages = Stages::start(&manifest, &args.model, &args.fetch).await?;
     let found = stream::unfold(Sources::find(args.sources)?, async |mut sources| {
         let item = sources.next().await?;
         Some((item, sources))
@@ -102,14 +100,23 @@ pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
 }
 
 /// The way of one image to its features.
-struct Stages {
+pub(super) struct Stages {
     fetcher: Fetcher,
     decoder: Decoder,
     extractor: Extractor,
 }
 
 impl Stages {
-    async fn embed(&self, source: &Source) -> Result<Embedding, Failure> {
+    pub(super) async fn start(manifest: &Manifest, model: &ModelArgs, fetch: &FetchArgs) -> Result<Self, Error> {
+        let metrics = setup::metrics(&manifest.name)?;
+        Ok(Self {
+            fetcher: setup::fetcher(fetch, true, Arc::clone(&metrics))?,
+            decoder: setup::decoder(fetch, manifest),
+            extractor: setup::extractor(manifest, model, metrics).await?,
+        })
+    }
+
+    pub(super) async fn embed(&self, source: &Source) -> Result<Embedding, Failure> {
         let url = source.url.as_ref().filter(|_| source.reference.op.as_deref() != Some("delete"));
         let bytes = self.fetcher.get(url.ok_or(Failure::NoImage)?).await?;
         let picture = self.decoder.decode(bytes).await?;

@@ -1,17 +1,238 @@
 //! `imgdex index`.
 
-use clap::Args;
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Error, Exit};
+use clap::Args;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::args::{FetchArgs, ModelArgs, OutputFormat, StoreArgs};
+use super::output::{self, OutputArgs};
+use super::progress::Progress;
+use super::sources::{self, Failed, Item, Source, Sources};
+use super::{Error, Exit, setup};
+use crate::backoff::Backoff;
+use crate::index::{self, Indexer};
+use crate::message::Envelope;
+use crate::pipeline::{Failure, Outcome, Pipeline, Verdict};
+use crate::shutdown;
+use crate::store::now_ms;
+
+/// Images on their way at once: two batches in the network or before it, and a batch on its way to the store.
+const IN_FLIGHT: usize = 32;
+
+/// Documents in one write: less than are on their way, so that the network goes on meanwhile.
+const BATCH: usize = 16;
+
+/// How often an image is tried whose host fails in a way that may pass.
+const TRIES: u32 = 3;
 
 /// Index images into a store.
 #[derive(Args, Debug)]
-pub struct IndexArgs {}
+pub struct IndexArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    fetch: FetchArgs,
+    /// The collection of sources that name none
+    #[arg(long, env = "IMGDEX_COLLECTION")]
+    collection: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[arg(required = true, value_name = "SOURCE", help = sources::HELP, long_help = sources::LONG_HELP)]
+    sources: Vec<OsString>,
+}
+
+/// What became of the sources.
+#[derive(Default, Serialize)]
+struct Summary {
+    store: String,
+    model: String,
+    indexed: u64,
+    unchanged: u64,
+    deleted: u64,
+    /// Not written, because the store has a newer version.
+    stale: u64,
+    failed: u64,
+    seconds: f64,
+}
+
+/// What became of one source.
+type Settled = (String, Result<Outcome, Failure>);
 
 /// Runs the command.
 ///
 /// # Errors
-/// See [`Error`].
-pub async fn run(_args: IndexArgs) -> Result<Exit, Error> {
-    Err(Error::new(Exit::Usage, "index: not built yet"))
+/// When the store or the model cannot be used. Images that fail are named on standard error and do not stop the others.
+pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
+    let store = Arc::new(setup::store(&args.store)?);
+    let model = setup::model_of_new_or_existing(&store, &args.model).await?;
+    let metrics = setup::metrics(&model.name)?;
+    let fetcher = setup::fetcher(&args.fetch, true, Arc::clone(&metrics))?;
+    let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
+    setup::create_where_embedded(&store, &model).await?;
+    let stop =
+        shutdown::on_signal().map_err(|error| Error::new(Exit::Io, format!("signals cannot be handled: {error}")))?;
+
+    let settings = index::Settings { max_items: BATCH, ..index::Settings::default() };
+    let indexer = Indexer::start(Arc::clone(&store), settings, Arc::clone(&metrics));
+    let decoder = setup::decoder(&args.fetch, &model);
+    let run = Run {
+        pipeline: Arc::new(Pipeline::new(fetcher, decoder, extractor, indexer, metrics).skip_unchanged(true)),
+        collection: args.collection,
+        summary: Summary { store: store.to_string(), model: model.name.clone(), ..Summary::default() },
+        progress: Progress::start(count(&args.sources).await, "images"),
+        broken: None,
+    };
+    let Run { pipeline, mut summary, progress, broken, .. } = run.all(Sources::find(args.sources)?, &stop).await;
+    summary.seconds = progress.finish().as_secs_f64();
+    // Every task has ended, so this is the last owner; what it wrote was durable when the tasks ended.
+    if let Some(pipeline) = Arc::into_inner(pipeline) {
+        pipeline.finish().await;
+    }
+    report(&summary, args.output.format())?;
+    match broken {
+        Some(error) => Err(error),
+        None if stop.is_cancelled() => {
+            eprintln!("imgdex: interrupted; the same command goes on where this one stopped");
+            Ok(Exit::ItemsFailed)
+        }
+        None if summary.failed > 0 => Ok(Exit::ItemsFailed),
+        None => Ok(Exit::Done),
+    }
+}
+
+/// How many sources there are. Reading folders takes a while, and may not stall the tasks that share this thread.
+async fn count(sources: &[OsString]) -> Option<u64> {
+    let sources = sources.to_vec();
+    tokio::task::spawn_blocking(move || sources::count(sources)).await.ok().flatten()
+}
+
+/// The sources on their way, and what became of those before.
+struct Run {
+    pipeline: Arc<Pipeline>,
+    collection: Option<String>,
+    summary: Summary,
+    progress: Progress,
+    /// Why no more sources are taken: something fails that is not theirs.
+    broken: Option<Error>,
+}
+
+impl Run {
+    /// Takes sources until there are no more, a signal stops it or the store breaks; what is in flight is finished.
+    async fn all(mut self, mut sources: Sources, stop: &CancellationToken) -> Self {
+        let mut tasks = JoinSet::new();
+        loop {
+            let taking = tasks.len() < IN_FLIGHT && self.broken.is_none() && !stop.is_cancelled();
+            tokio::select! {
+                biased;
+                Some(done) = tasks.join_next() => self.settle(done),
+                () = stop.cancelled(), if taking => {}
+                item = sources.next(), if taking => match item {
+                    Some(item) => self.start(item, &mut tasks),
+                    None => break,
+                },
+                else => break,
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            self.settle(done);
+        }
+        self
+    }
+
+    fn start(&mut self, item: Item, tasks: &mut JoinSet<Settled>) {
+        match item {
+            Ok(mut source) => {
+                if source.reference.collection.is_none() {
+                    source.reference.collection.clone_from(&self.collection);
+                }
+                let pipeline = Arc::clone(&self.pipeline);
+                tasks.spawn(async move {
+                    let result = process(&pipeline, &source).await;
+                    (source.name, result)
+                });
+            }
+            Err(Failed { name, reason }) => self.failed(&name, &reason),
+        }
+    }
+
+    fn settle(&mut self, done: Result<Settled, tokio::task::JoinError>) {
+        let (name, result) = match done {
+            Ok(settled) => settled,
+            Err(panic) => return self.failed("an image", &format!("its task ended early: {panic}")),
+        };
+        let counter = match &result {
+            Ok(Outcome::Indexed) => &mut self.summary.indexed,
+            Ok(Outcome::Unchanged) => &mut self.summary.unchanged,
+            Ok(Outcome::Deleted) => &mut self.summary.deleted,
+            Ok(Outcome::Stale) => &mut self.summary.stale,
+            Err(failure) => {
+                // Nothing is wrong with this source: the next ones would fare no better.
+                if failure.verdict() == Verdict::GiveBack && self.broken.is_none() {
+                    let message = format!("stopped: {failure}; the same command goes on where this one stopped");
+                    self.broken = Some(Error::new(Exit::Unavailable, message));
+                }
+                return self.failed(&name, &failure.to_string());
+            }
+        };
+        *counter += 1;
+        self.progress.advance();
+    }
+
+    fn failed(&mut self, name: &str, reason: &str) {
+        self.summary.failed += 1;
+        self.progress.print(format_args!("failed: {name}: {reason}"));
+        self.progress.advance();
+    }
+}
+
+/// Walks one source through the pipeline, again where its host may just be busy.
+async fn process(pipeline: &Pipeline, source: &Source) -> Result<Outcome, Failure> {
+    let body = serde_json::to_vec(&source.reference)
+        .map_err(|error| crate::message::Error::Json(error.to_string()))?;
+    let envelope = Envelope { body, first_received_ms: now_ms(), ..Envelope::default() };
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
+    loop {
+        let result = pipeline.process(&envelope).await;
+        let Err(failure) = &result else { return result };
+        match failure.verdict() {
+            Verdict::Retry { after, .. } if backoff.attempts() + 1 < TRIES => {
+                let drawn = backoff.next_delay();
+                // A host that asks for more patience than a command has is not asked again.
+                match after {
+                    Some(asked) if asked > backoff.bound() => return result,
+                    Some(asked) => tokio::time::sleep(asked.max(drawn)).await,
+                    None => tokio::time::sleep(drawn).await,
+                }
+            }
+            Verdict::Retry { .. } | Verdict::DeadLetter(_) | Verdict::GiveBack => return result,
+        }
+    }
+}
+
+fn report(summary: &Summary, format: OutputFormat) -> Result<(), Error> {
+    match format {
+        OutputFormat::Table => output::line(summary),
+        OutputFormat::Json | OutputFormat::Ndjson => output::json_line(summary),
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, model, indexed, unchanged, deleted, stale, failed, seconds } = self;
+        write!(f, "{indexed} indexed, {unchanged} unchanged, {failed} failed")?;
+        for (count, what) in [(deleted, "deleted"), (stale, "older than stored")] {
+            if *count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        write!(f, " in {seconds:.1} s: {store} ({model})")
+    }
 }

@@ -8,18 +8,26 @@ pub mod embed;
 pub mod export;
 pub mod import;
 pub mod index;
+pub mod logging;
 pub mod mappings;
 pub mod model;
 pub mod output;
+pub mod progress;
 pub mod publish;
+pub mod record;
 pub mod search;
 pub mod setup;
 pub mod sources;
 pub mod worker;
 
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Layers;
 
 /// Search by image, native to Elasticsearch.
 #[derive(Parser, Debug)]
@@ -106,25 +114,61 @@ impl From<Exit> for ExitCode {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match start(env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("imgdex: {error}");
+            if !error.message.is_empty() {
+                eprintln!("imgdex: {error}");
+            }
             error.exit.into()
         }
     }
 }
 
-fn run(cli: Cli) -> Result<Exit, Error> {
+fn start(arguments: Vec<OsString>) -> Result<Exit, Error> {
+    let layers = layers(&arguments)?;
+    // Prints help, the version, or what is wrong with the command line, and ends the process.
+    let cli = parse(&layers, arguments).unwrap_or_else(|error| error.exit());
+    let default = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
+    logging::start(&cli.global, default)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::new(Exit::Io, format!("the runtime did not start: {error}")))?;
-    runtime.block_on(dispatch(cli.command))
+    let result = runtime.block_on(dispatch(cli.command, &layers));
+    // A thread may wait for a line from a terminal that never comes; nothing that matters is still running.
+    runtime.shutdown_background();
+    result
 }
 
-async fn dispatch(command: Command) -> Result<Exit, Error> {
+/// What the configuration file and the files of secrets say.
+fn layers(arguments: &[OsString]) -> Result<Layers, Error> {
+    let named = config_file(arguments).or_else(|| env::var_os("IMGDEX_CONFIG")).map(PathBuf::from);
+    let usual = || setup::config_folder().map(|folder| folder.join("imgdex.toml")).filter(|path| path.exists());
+    Layers::read(&Cli::command(), named.or_else(usual), |name| env::var_os(name))
+        .map_err(|error| Error::new(Exit::Config, error.to_string()))
+}
+
+/// The value of `--config`, which is needed before the command line can be parsed.
+fn config_file(arguments: &[OsString]) -> Option<OsString> {
+    let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        if argument == "--config" {
+            return arguments.next().cloned();
+        }
+        if let Some(value) = argument.to_str().and_then(|argument| argument.strip_prefix("--config=")) {
+            return Some(value.into());
+        }
+    }
+    None
+}
+
+fn parse(layers: &Layers, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = layers.apply(Cli::command()).try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+async fn dispatch(command: Command, layers: &Layers) -> Result<Exit, Error> {
     match command {
         Command::Index(args) => index::run(args).await,
         Command::Search(args) => search::run(args).await,
@@ -136,7 +180,25 @@ async fn dispatch(command: Command) -> Result<Exit, Error> {
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Config(args) => config::run(args).await,
-        Command::Completions(args) => completions::run(args).await,
+        Command::Config(args) => config::run(&args, layers),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_file_is_found_before_parsing() {
+        let find = |arguments: &[&str]| config_file(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(find(&["imgdex", "search", "--config", "a.toml", "x.png"]), Some("a.toml".into()));
+        assert_eq!(find(&["imgdex", "--config=a.toml", "search"]), Some("a.toml".into()));
+        assert_eq!(find(&["imgdex", "search", "--", "--config", "a.toml"]), None);
     }
 }

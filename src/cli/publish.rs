@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::args::BrokerArgs;
+use super::args::{BrokerArgs, key_value};
 use super::sources::{self, Failed, Source, Sources};
 use super::{Error, Exit, output, setup};
 use crate::broker::publish::Publisher;
@@ -35,20 +35,13 @@ pub struct PublishArgs {
     delete: bool,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn run(args: PublishArgs) -> Result<Exit, Error> {
     let settings = setup::broker(&args.broker, "publish")?;
-    let (local, arguments): (Vec<_>, Vec<_>) = args.sources.iter().cloned().partition(|source| is_local(source));
+    let (local, arguments): (Vec<_>, Vec<_>) = args.sources.iter().cloned().partition(is_local);
     let mut failures = 0_u64;
     for argument in local {
         refuse(&argument.to_string_lossy(), LOCAL, &mut failures);

@@ -76,18 +76,29 @@ pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error
     }
 }
 
-/// The model of a store that is created where it is missing and embedded; an index in Elasticsearch is only ever made
-/// by `imgdex mappings apply`.
+/// The model of a store that may be missing where it is embedded; an index in Elasticsearch is only ever made by
+/// `imgdex mappings apply`.
 ///
 /// # Errors
-/// As [`model_of`], or when the file cannot be made.
+/// As [`model_of`].
 pub async fn model_of_new_or_existing(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
-    if let (Store::Embedded(_), None) = (store, store.origin().await?) {
-        let model = chosen_model(args)?;
-        store.create(&model).await?;
-        return Ok(model);
+    match (store, store.origin().await?) {
+        (_, Some(origin)) => remembered(&origin, store, args),
+        (Store::Embedded(_), None) => chosen_model(args),
+        (Store::Elasticsearch(_), None) => Err(store::Error::Missing { store: store.to_string() }.into()),
     }
-    model_of(store, args).await
+}
+
+/// Makes an embedded store where it is missing. Called when all else is ready, so that no empty store is left behind by
+/// a command that could not start.
+///
+/// # Errors
+/// When the file cannot be made.
+pub async fn create_where_embedded(store: &Store, model: &Manifest) -> Result<(), Error> {
+    if matches!(store, Store::Embedded(_)) {
+        store.create(model).await?;
+    }
+    Ok(())
 }
 
 /// The model that `--model` names, for commands without a store and for new stores.
@@ -184,12 +195,12 @@ pub fn broker(args: &BrokerArgs, command: &str) -> Result<broker::Settings, Erro
     Ok(settings)
 }
 
-/// The metrics of a process that computes features.
+/// The metrics of a process that computes features with the model of this name.
 ///
 /// # Errors
 /// When a metric is declared twice, which is a programming error that any test meets.
-pub fn metrics(model: &Manifest) -> Result<Arc<Metrics>, Error> {
-    Metrics::new(&model.name, "candle")
+pub fn metrics(model: &str) -> Result<Arc<Metrics>, Error> {
+    Metrics::new(model, "candle")
         .map(Arc::new)
         .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))
 }

@@ -51,6 +51,15 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
+    /// Everything that keeps these settings from being used together, found without connecting to anything.
+    pub(super) fn problems(&self) -> Vec<Error> {
+        let model = self.model.model.as_ref().map_or(Ok(()), |_| setup::chosen_model(&self.model).map(drop));
+        let fetcher = setup::metrics("unknown").and_then(|metrics| setup::fetcher(&self.fetch, false, metrics).map(drop));
+        let checks =
+            [self.check_prefetch(), setup::broker(&self.broker, "worker").map(drop), setup::store(&self.store).map(drop), model, fetcher];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
     /// With fewer messages than the batches hold, the last batches would wait for messages that are never delivered.
     fn check_prefetch(&self) -> Result<(), Error> {
         let needed = extract::MAX_BATCH + self.bulk_items.get() * BULKS_IN_FLIGHT;
@@ -77,9 +86,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     let broker = setup::broker(&args.broker, "worker")?;
     let store = Arc::new(setup::store(&args.store)?);
     let chosen = args.model.model.as_ref().map(|_| setup::chosen_model(&args.model)).transpose()?;
-    let metrics = Metrics::new(chosen.as_ref().map_or("unknown", |model| &model.name), "candle")
-        .map(Arc::new)
-        .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))?;
+    let metrics = setup::metrics(chosen.as_ref().map_or("unknown", |model| &model.name))?;
     let fetcher = setup::fetcher(&args.fetch, false, Arc::clone(&metrics))?;
     let stop =
         shutdown::on_signal().map_err(|error| Error::new(Exit::Io, format!("signals cannot be handled: {error}")))?;

@@ -10,7 +10,7 @@ use super::raster::{Limits, Raster, Samples, malformed};
 use super::{Error, Format, Size};
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
-    let broken = |error: gif::DecodingError| malformed(Format::Gif, error);
+    let broken = |error: gif::DecodingError| malformed(Format::Gif, error.to_string());
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.set_memory_limit(MemoryLimit::Bytes(

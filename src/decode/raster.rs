@@ -19,6 +19,7 @@ pub struct Limits {
 }
 
 /// A decoded image: the samples of its first frame as the file stores them, row by row from the top.
+#[derive(Debug)]
 pub struct Raster {
     /// Pixels per row, and rows.
     pub size: Size,
@@ -31,6 +32,7 @@ pub struct Raster {
 }
 
 /// Samples of a raster, interleaved.
+#[derive(Debug)]
 pub enum Samples {
     /// One byte per pixel.
     Grey8(Vec<u8>),
@@ -149,8 +151,8 @@ fn png_size(bytes: &[u8]) -> Option<Size> {
     Some(Size { width: u32::from_be_bytes(*width), height: u32::from_be_bytes(*height) })
 }
 
-pub(super) fn malformed(format: Format, reason: impl ToString) -> Error {
-    Error::Malformed { format: format.name(), reason: reason.to_string() }
+pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {
+    Error::Malformed { format: format.name(), reason: reason.into() }
 }
 
 /// Results of the `image` crate, with the format's name in the error.
@@ -162,7 +164,7 @@ impl<T> Named<T> for ImageResult<T> {
     fn named(self, format: Format) -> Result<T, Error> {
         self.map_err(|error| match error {
             ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
-            other => malformed(format, other),
+            other => malformed(format, other.to_string()),
         })
     }
 }

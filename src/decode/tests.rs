@@ -17,7 +17,7 @@ fn stage(permits: usize, timeout: Duration) -> Decoder {
     })
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn an_image_comes_out_sampled_with_its_size_and_format() {

@@ -38,6 +38,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
 }
 
 /// What must be known of a file before it is decoded.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent flag of the file's header")]
 struct Container<'a> {
     /// The file as far as its own length says.
     file: &'a [u8],

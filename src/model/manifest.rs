@@ -6,6 +6,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::preprocess::Preprocess;
+use crate::message::hex;
 
 /// The model of a new store when none is named.
 pub const DEFAULT_MODEL: &str = "vgg16";
@@ -103,7 +104,7 @@ pub enum Resize {
 pub enum ChannelOrder {
     /// Red first, as images are decoded.
     Rgb,
-    /// Blue first, as OpenCV and Caffe have it.
+    /// Blue first, as `OpenCV` and Caffe have it.
     Bgr,
 }
 
@@ -257,11 +258,6 @@ fn preprocess_by_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
         IMGDEX_1 => Ok(Preprocess::Imgdex1),
         _ => Err(serde::de::Error::unknown_variant(&id, &[KERAS_IMAGENET_V1, IMGDEX_1])),
     }
-}
-
-/// Lower-case hexadecimal, two digits a byte.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

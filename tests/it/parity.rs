@@ -10,7 +10,6 @@ use imgdex::decode::{Decoder, Settings};
 use imgdex::model::preprocess::Preprocess;
 use serde::Deserialize;
 
-const DIMS: usize = 512;
 const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];
 
 #[derive(Deserialize)]

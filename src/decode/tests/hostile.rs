@@ -29,7 +29,7 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     all
 }
 
-fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+fn png_chunk(name: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut checksum = flate2::Crc::new();
     checksum.update(name);
     checksum.update(body);
@@ -38,7 +38,7 @@ fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
 
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(b"IHDR", &header), &chunks.concat(), &png_chunk(b"IEND", b"")].concat()
+    [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(*b"IHDR", &header), &chunks.concat(), &png_chunk(*b"IEND", b"")].concat()
 }
 
 fn deflated_zeros(length: usize) -> Vec<u8> {
@@ -115,10 +115,10 @@ fn the_limit_on_pixels_is_exact() {
 fn deflate_bombs_cost_no_more_than_their_image() {
     const BOMB: usize = 512 << 20;
     let zeros = deflated_zeros(BOMB);
-    let pixels = png_chunk(b"IDAT", &zeros);
-    let profile = png_chunk(b"iCCP", &[b"x\0\0", &zeros[..]].concat());
-    let text = png_chunk(b"zTXt", &[b"Raw profile type exif\0\0", &zeros[..]].concat());
-    let honest = png_chunk(b"IDAT", &deflated_zeros(1 << 20));
+    let pixels = png_chunk(*b"IDAT", &zeros);
+    let profile = png_chunk(*b"iCCP", &[b"x\0\0", &zeros[..]].concat());
+    let text = png_chunk(*b"zTXt", &[b"Raw profile type exif\0\0", &zeros[..]].concat());
+    let honest = png_chunk(*b"IDAT", &deflated_zeros(1 << 20));
     for (name, bomb) in [
         ("pixels", png(10, 10, &[pixels])),
         ("profile", png(10, 10, &[profile, honest.clone()])),
@@ -228,7 +228,7 @@ fn bent_files_give_an_image_or_an_error_and_never_a_panic() {
                     refused += 1;
                     assert!(!error.to_string().is_empty());
                 }
-                Err(_) => panic!("{name}, round {round}: a panic"),
+                Err(panic) => panic!("{name}, round {round}: a panic: {panic:?}"),
             }
         }
     }

@@ -78,10 +78,10 @@ impl<'a> Lines<'a> {
             Samples::Grey16(grey) => [self.narrow(grey[at]); 3],
             Samples::Rgb8(rgb) => [rgb[3 * at], rgb[3 * at + 1], rgb[3 * at + 2]],
             Samples::Rgba8(rgba) => {
-                let [r, g, b, a] = [rgba[4 * at], rgba[4 * at + 1], rgba[4 * at + 2], rgba[4 * at + 3]];
+                let (colour, alpha) = ([rgba[4 * at], rgba[4 * at + 1], rgba[4 * at + 2]], rgba[4 * at + 3]);
                 match self.alpha {
-                    Alpha::Drop => [r, g, b],
-                    Alpha::OverWhite => [r, g, b].map(|value| over_white(value, a)),
+                    Alpha::Drop => colour,
+                    Alpha::OverWhite => colour.map(|value| over_white(value, alpha)),
                 }
             }
         }

@@ -1,0 +1,180 @@
+//! The lines of an export: a header, then one document per line, vectors included.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::embedding::{Degenerate, Embedding};
+use crate::message::{self, WireReference};
+use crate::store::{Document, Origin};
+
+/// The version of this format that is written, and the newest that is read.
+pub const FORMAT: u32 = 1;
+
+/// The first line: what the vectors were made with, without which they mean nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Header {
+    /// The version of the format.
+    pub imgdex_export: u32,
+    /// Model and mapping of the store that the documents come from.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+/// A document as a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    id: String,
+    url: String,
+    collection: String,
+    version: u64,
+    width: u32,
+    height: u32,
+    bytes: u64,
+    format: String,
+    content_sha256: String,
+    indexed_at_ms: u64,
+    metadata: Map<String, Value>,
+    embedding: Option<Vec<f32>>,
+}
+
+/// Why a line is not a document that a store could take.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not of this form.
+    #[error("not a document of an export: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A field that no reference may have either.
+    #[error(transparent)]
+    Field(#[from] message::Error),
+    /// The vector cannot be compared with others.
+    #[error(transparent)]
+    Vector(#[from] Degenerate),
+    /// The vector is not of this model.
+    #[error("the vector has {found} values, not {expected}")]
+    Dims {
+        /// Its length.
+        found: usize,
+        /// The model's.
+        expected: usize,
+    },
+}
+
+impl From<Document> for Record {
+    fn from(document: Document) -> Self {
+        let Document {
+            id,
+            url,
+            collection,
+            version,
+            width,
+            height,
+            bytes,
+            format,
+            content_sha256,
+            indexed_at_ms,
+            metadata,
+            embedding,
+        } = document;
+        let embedding = embedding.map(|embedding| embedding.as_slice().to_vec());
+        Self {
+            id,
+            url,
+            collection,
+            version,
+            width,
+            height,
+            bytes,
+            format,
+            content_sha256,
+            indexed_at_ms,
+            metadata,
+            embedding,
+        }
+    }
+}
+
+impl Record {
+    /// Parses and checks a line; `dims` is the length of the model's vectors.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn read(line: &str, dims: usize) -> Result<Document, Error> {
+        let record: Self = serde_json::from_str(line)?;
+        // The limits of a message hold here too: one bad id would make Elasticsearch refuse a whole batch.
+        message::check(
+            WireReference {
+                id: Some(record.id.clone()),
+                url: Some(record.url.clone()),
+                version: Some(record.version.into()),
+                collection: Some(record.collection.clone()),
+                metadata: Some(record.metadata.clone()),
+                ..WireReference::default()
+            },
+            0,
+        )?;
+        let embedding = match record.embedding {
+            Some(values) if values.len() != dims => {
+                return Err(Error::Dims { found: values.len(), expected: dims });
+            }
+            Some(values) => Some(Embedding::from_unit(values)?),
+            None => None,
+        };
+        Ok(Document {
+            id: record.id,
+            url: record.url,
+            collection: record.collection,
+            version: record.version,
+            width: record.width,
+            height: record.height,
+            bytes: record.bytes,
+            format: record.format,
+            content_sha256: record.content_sha256,
+            indexed_at_ms: record.indexed_at_ms,
+            metadata: record.metadata,
+            embedding,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn document() -> Document {
+        Document {
+            id: "a".to_owned(),
+            url: "https://example.org/a.png".to_owned(),
+            collection: "default".to_owned(),
+            version: 7,
+            width: 1,
+            height: 2,
+            bytes: 3,
+            format: "png".to_owned(),
+            content_sha256: "0".repeat(64),
+            indexed_at_ms: 4,
+            metadata: Map::from_iter([("k".to_owned(), Value::from("v"))]),
+            embedding: Some(Embedding::normalize(vec![0.1, 0.7, 0.3]).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_document_survives_the_way_out_and_in_bit_by_bit() {
+        let line = serde_json::to_string(&Record::from(document())).unwrap();
+        assert_eq!(Record::read(&line, 3).unwrap(), document());
+    }
+
+    #[test]
+    fn what_no_store_should_take_is_refused() {
+        let line = |edit: &dyn Fn(&mut Value)| {
+            let mut value = serde_json::to_value(Record::from(document())).unwrap();
+            edit(&mut value);
+            Record::read(&value.to_string(), 3).unwrap_err().to_string()
+        };
+        assert!(line(&|v| v["id"] = "x".repeat(513).into()).contains("id is 513 bytes"));
+        assert!(line(&|v| v["version"] = (-1).into()).contains("not a document"));
+        assert!(line(&|v| v["embedding"] = vec![1.0; 2].into()).contains("has 2 values, not 3"));
+        assert!(line(&|v| v["embedding"] = vec![1.0; 3].into()).contains("norm"));
+        assert!(Record::read("{", 3).is_err());
+    }
+}

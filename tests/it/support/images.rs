@@ -1,0 +1,107 @@
+//! A host of images: the fixtures, some slow, some broken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::http::{Act, Request, WebHost, answer, send};
+
+/// How long an image takes that is served slowly.
+const SLOW: Duration = Duration::from_millis(1500);
+/// Parts that a slow image comes in.
+const PARTS: usize = 30;
+
+/// The running host. By the first part of a path:
+/// - `/good` an image at once
+/// - `/slow` an image over 1.5 s
+/// - `/held` no answer while images are held, then an image at once
+/// - `/busy` 503 to the first request of a path, then an image
+/// - `/page` HTML, `/half` half a JPEG, anything else 404
+pub struct Images {
+    host: WebHost,
+    held: Arc<AtomicBool>,
+    files: usize,
+}
+
+impl Images {
+    /// Starts on a free port of 127.0.0.1.
+    pub async fn start() -> Self {
+        let held = Arc::new(AtomicBool::new(true));
+        let files: Vec<Vec<u8>> = files().iter().map(|path| fs::read(path).unwrap()).collect();
+        let jpeg = fs::read(folder().join("baseline-444.jpg")).unwrap();
+        let count = files.len();
+        let hold = Arc::clone(&held);
+        let asked = std::sync::Mutex::new(std::collections::HashSet::new());
+        let host = WebHost::start(move |request: &Request| {
+            let mut parts = request.target().trim_start_matches('/').split('/');
+            let kind = parts.next().unwrap_or_default();
+            let number: usize = parts.next().and_then(|number| number.parse().ok()).unwrap_or_default();
+            let image = &files[number % files.len()];
+            match kind {
+                "held" if hold.load(Ordering::SeqCst) => vec![Act::Stall],
+                "busy" if asked.lock().unwrap().insert(number) => {
+                    // Too long to be waited for in the process.
+                    send("503 Service Unavailable", "Retry-After: 30\r\n", b"")
+                }
+                "good" | "held" | "busy" => send("200 OK", "", image),
+                "slow" => {
+                    let head = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
+                    let pieces = image.chunks(image.len().div_ceil(PARTS));
+                    let pause = SLOW / PARTS as u32;
+                    // The last byte of each piece by itself, so that the pause comes after the piece.
+                    let drips = pieces.flat_map(|piece| {
+                        let (last, rest) = piece.split_last().unwrap();
+                        [Act::Send(rest.to_vec()), Act::Drip(vec![*last], pause)]
+                    });
+                    std::iter::once(Act::Send(head)).chain(drips).collect()
+                }
+                "page" => send("200 OK", "Content-Type: image/png\r\n", b"<!doctype html><title>no image</title>"),
+                "half" => send("200 OK", "", &jpeg[..jpeg.len() / 2]),
+                _ => send("404 Not Found", "", b""),
+            }
+        })
+        .await;
+        Self { host, held, files: count }
+    }
+
+    /// The port, to be allowed.
+    pub fn port(&self) -> u16 {
+        self.host.port()
+    }
+
+    /// A URL of this host.
+    pub fn url(&self, path: &str) -> String {
+        self.host.url(path).to_string()
+    }
+
+    /// URLs of so many images, each of another address and, as far as there are so many, another fixture.
+    pub fn urls(&self, kind: &str, count: usize) -> Vec<String> {
+        assert!(self.files > 0);
+        (0..count).map(|number| self.url(&format!("/{kind}/{number}"))).collect()
+    }
+
+    /// How many requests came for paths that begin so.
+    pub fn requests(&self, kind: &str) -> usize {
+        let start = format!("/{kind}/");
+        self.host.requests().iter().filter(|request| request.target().starts_with(&start)).count()
+    }
+
+    /// Serves what was held.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
+}
+
+/// The fixtures that a worker decodes without further settings, in order of their names.
+fn files() -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_none_or(|extension| extension != "tiff"));
+    files.sort();
+    files
+}

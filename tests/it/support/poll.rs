@@ -1,0 +1,39 @@
+//! Waiting for what others do: asked again and again until a deadline, never a fixed sleep.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Far beyond what anything takes on a busy machine: only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_mins(1);
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits until the probe has something to return. What it says instead is shown when the time is up.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match probe().await {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {PATIENCE:?}, but {seen}"),
+            Err(_) => sleep(INTERVAL).await,
+        }
+    }
+}
+
+/// Waits until the probe returns what is expected.
+pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut probe: impl AsyncFnMut() -> T) {
+    until(what, async || {
+        let seen = probe().await;
+        if seen == expected { Ok(()) } else { Err(format!("{seen:?} instead of {expected:?}")) }
+    })
+    .await;
+}
+
+/// Waits for something that would hang if the code were wrong.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}

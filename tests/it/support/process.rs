@@ -1,0 +1,147 @@
+//! The real binary as a child process.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::poll;
+use super::scrape::Scrape;
+
+/// The program with nothing of this process' environment: a setting there would change what is tested.
+fn imgdex(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgdex"));
+    command.args(arguments).env_clear().env("HOME", env!("CARGO_TARGET_TMPDIR")).env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub async fn run(arguments: &[impl AsRef<OsStr>], stdin: &str) -> Finished {
+    let mut command = imgdex(arguments);
+    let stdin = stdin.to_owned();
+    let running = tokio::task::spawn_blocking(move || {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A command that refuses to start does not read.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Finished { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    });
+    poll::soon("the command", running).await.unwrap()
+}
+
+/// A running `imgdex worker`; killed when dropped, its log shown where the test has failed.
+pub struct Worker {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    address: SocketAddr,
+    client: reqwest::Client,
+}
+
+impl Worker {
+    /// Starts it, and waits until it serves its admin routes.
+    pub async fn start(arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut child = imgdex(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::<Mutex<String>>::default();
+        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = lines.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        // Killed on drop from here on.
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut worker = Self { child, log, address: unknown, client: reqwest::Client::new() };
+        worker.address = poll::until("the worker's address", async || {
+            let bound = worker.log().lines().find_map(|line| line.split_once("listening on ")?.1.trim().parse().ok());
+            bound.ok_or_else(|| "it is not in the log".to_owned())
+        })
+        .await;
+        worker
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// An admin route.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.client.get(format!("http://{}{path}", self.address)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// `/ready`.
+    pub async fn ready(&self) -> (u16, Value) {
+        let (status, text) = self.get("/ready").await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self) {
+        poll::until("the worker is ready", async || match self.ready().await {
+            (200, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
+    /// `/metrics`. The books balance at every moment.
+    pub async fn scrape(&self) -> Scrape {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        let scrape = Scrape::parse(&text);
+        scrape.reconcile();
+        scrape
+    }
+
+    /// Waits until a sum over the metrics has this value.
+    pub async fn until(&self, what: &str, expected: u64, value: impl Fn(&Scrape) -> u64) {
+        poll::until_equal(what, expected, async || value(&self.scrape().await)).await;
+    }
+
+    /// Asks it to stop, and waits for its exit code; `None` where a signal ended it.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        let ended = poll::until("the worker ends", async || {
+            self.child.try_wait().unwrap().ok_or_else(|| format!("still runs, having logged\n{}", self.log()))
+        });
+        ended.await.code()
+    }
+
+    /// Ends it without a chance to do anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the worker {} ---\n{}", self.child.id(), self.log());
+        }
+    }
+}

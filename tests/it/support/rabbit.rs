@@ -1,0 +1,203 @@
+//! The real RabbitMQ of the tests, and queues in it that no other test uses.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use imgdex::broker::Settings;
+use imgdex::broker::publish::Publisher;
+use imgdex::broker::topology::Topology;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use serde_json::Value;
+
+use super::poll;
+
+/// The broker's address.
+pub fn url() -> String {
+    std::env::var("IMGDEX_TEST_AMQP_URL")
+        .expect("IMGDEX_TEST_AMQP_URL is not set: run `make test`, which starts a RabbitMQ, or point it at one")
+}
+
+async fn connect() -> Connection {
+    Connection::connect(&url(), ConnectionProperties::default()).await.unwrap()
+}
+
+/// Names for an exchange and its queues, deleted when the test ends, and a connection past the code under test.
+pub struct Rabbit {
+    connection: Connection,
+    /// The exchange.
+    pub exchange: String,
+    /// The work queue.
+    pub queue: String,
+    delays: Vec<u32>,
+}
+
+impl Rabbit {
+    /// Names only; nothing is declared. Retry delays are in seconds.
+    pub async fn new(delays: &[u32]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), fastrand::u32(..));
+        let queue = format!("test-{}-{}-{:x}", unique.0, unique.1, unique.2);
+        Self { connection: connect().await, exchange: format!("{queue}.exchange"), queue, delays: delays.to_vec() }
+    }
+
+    /// Declared by the code under test.
+    pub async fn declared(delays: &[u32]) -> Self {
+        let rabbit = Self::new(delays).await;
+        Publisher::connect(rabbit.settings()).await.unwrap().close().await;
+        rabbit
+    }
+
+    /// The dead-letter queue.
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.queue)
+    }
+
+    /// A retry queue.
+    pub fn retry(&self, seconds: u32) -> String {
+        format!("{}.retry.{seconds}", self.queue)
+    }
+
+    /// All queues.
+    pub fn queues(&self) -> Vec<String> {
+        let retries = self.delays.iter().map(|&seconds| self.retry(seconds));
+        retries.chain([self.dead(), self.queue.clone()]).collect()
+    }
+
+    /// For the library.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            address: url().into(),
+            ca: None,
+            topology: Topology::new(&self.exchange, &self.queue, &self.delays).unwrap(),
+            connection_name: self.queue.clone(),
+        }
+    }
+
+    /// For the command line.
+    pub fn flags(&self) -> Vec<String> {
+        let delays: Vec<_> = self.delays.iter().map(u32::to_string).collect();
+        let flags = ["--amqp", &url(), "--queue", &self.queue, "--exchange", &self.exchange];
+        let delays = ["--retry-delays", &delays.join(",")].map(ToOwned::to_owned);
+        flags.map(ToOwned::to_owned).into_iter().chain(delays).collect()
+    }
+
+    /// A channel of its own: whatever the broker refuses closes the channel.
+    pub async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.unwrap()
+    }
+
+    /// Publishes to the work queue through the default exchange, as anyone may.
+    pub async fn publish_with(&self, body: &[u8], properties: BasicProperties) {
+        let channel = self.channel().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let properties = properties.with_delivery_mode(2);
+        let confirm = channel.basic_publish("".into(), self.queue.as_str().into(), options, body, properties).await;
+        assert_eq!(confirm.unwrap().await.unwrap(), Confirmation::Ack(None), "{} took no message", self.queue);
+        channel.close(200, "done".into()).await.unwrap();
+    }
+
+    /// As above, with nothing but the body.
+    pub async fn publish(&self, body: &str) {
+        self.publish_with(body.as_bytes(), BasicProperties::default()).await;
+    }
+
+    /// How many messages of a queue are ready for a consumer.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.channel().await;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        channel.close(200, "done".into()).await.unwrap();
+        queue.message_count()
+    }
+
+    /// Waits until so many messages of a queue are ready for a consumer.
+    pub async fn until_ready(&self, queue: &str, expected: u32) {
+        poll::until_equal(&format!("ready messages in {queue}"), expected, async || self.ready(queue).await).await;
+    }
+
+    /// Takes a message out of a queue.
+    pub async fn take(&self, queue: &str) -> Option<Delivery> {
+        let channel = self.channel().await;
+        let message = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?.delivery;
+        message.acker.ack(BasicAckOptions::default()).await.unwrap();
+        channel.close(200, "done".into()).await.unwrap();
+        Some(message)
+    }
+
+    /// Takes so many messages out of a queue, and checks that there are no more.
+    pub async fn take_all(&self, queue: &str, expected: u32) -> Vec<Delivery> {
+        self.until_ready(queue, expected).await;
+        let mut messages = Vec::new();
+        while let Some(message) = self.take(queue).await {
+            messages.push(message);
+        }
+        assert_eq!(messages.len(), expected as usize);
+        messages
+    }
+
+    /// Deletes a queue with all that is in it.
+    pub async fn delete(&self, queue: &str) {
+        let channel = self.channel().await;
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        channel.close(200, "done".into()).await.unwrap();
+    }
+
+    /// What the management plugin knows, where the tests have one.
+    pub async fn management(path: &str) -> Option<Value> {
+        let base = std::env::var("IMGDEX_TEST_MANAGEMENT_URL").ok().filter(|url| !url.is_empty())?;
+        let url = format!("{}/api/{path}", base.trim_end_matches('/'));
+        let request = reqwest::Client::new().get(url).basic_auth("guest", Some("guest"));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        Some(serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+}
+
+impl Drop for Rabbit {
+    /// On a thread of its own, because the runtime of the test may be ending.
+    fn drop(&mut self) {
+        let (queues, exchange) = (self.queues(), self.exchange.clone());
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let connection = connect().await;
+                for queue in queues {
+                    let channel = connection.create_channel().await.unwrap();
+                    let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+                }
+                let channel = connection.create_channel().await.unwrap();
+                let _ = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
+                let _ = connection.close(200, "done".into()).await;
+            });
+        });
+        // A failed cleaning must not hide the test's own failure.
+        let _ = cleaning.join();
+    }
+}
+
+/// A header of a message.
+pub fn header(properties: &BasicProperties, name: &str) -> Option<AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name).cloned()
+}
+
+/// A header that holds text.
+pub fn text_header(properties: &BasicProperties, name: &str) -> Option<String> {
+    match header(properties, name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        other => panic!("{name} is {other:?}, not text"),
+    }
+}
+
+/// A header that holds a number.
+pub fn number_header(properties: &BasicProperties, name: &str) -> Option<i64> {
+    match header(properties, name)? {
+        AMQPValue::LongLongInt(number) => Some(number),
+        other => panic!("{name} is {other:?}, not a number"),
+    }
+}
