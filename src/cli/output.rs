@@ -37,7 +37,7 @@ pub fn line(text: impl Display) -> Result<(), Error> {
 /// Prints one value as a line of JSON.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
     line(to_json(value)?)
 }
@@ -45,7 +45,7 @@ pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
 /// Prints bytes as they are.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))
@@ -54,7 +54,7 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Error> {
 /// Prints records: a table, one JSON array, or one JSON object per line.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn records<T: Serialize>(format: OutputFormat, records: &[T], table: impl FnOnce() -> Table) -> Result<(), Error> {
     match format {
         OutputFormat::Table => written(write!(io::stdout(), "{}", table())),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -71,5 +71,42 @@ impl Progress {
         }
         let left = Duration::try_from_secs_f64((total - done) as f64 / rate).unwrap_or(Duration::MAX);
         format!("{done} of {total} {unit}, {rate:.1} a second, {} left", HumanDuration(left))
+    }
+}
+
+/// The progress of a download.
+pub struct Bytes {
+    bar: ProgressBar,
+    line: Option<Instant>,
+}
+
+impl Bytes {
+    /// Says what is fetched.
+    pub fn start(url: &str) -> Self {
+        eprintln!("fetching {url}");
+        if !io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), line: Some(Instant::now()) };
+        }
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left") {
+            bar.set_style(style);
+        }
+        Self { bar, line: None }
+    }
+
+    /// Tells how many bytes are there, of how many where that is known.
+    pub fn at(&mut self, bytes: u64, total: Option<u64>) {
+        self.bar.set_length(total.unwrap_or(bytes));
+        self.bar.set_position(bytes);
+        if self.line.is_some_and(|last| last.elapsed() >= LINE_INTERVAL) {
+            self.line = Some(Instant::now());
+            let of = total.map(|total| format!(" of {}", HumanBytes(total))).unwrap_or_default();
+            eprintln!("{}{of}", HumanBytes(bytes));
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
     }
 }

@@ -105,7 +105,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
         .run_until_cancelled(async {
             let model = match chosen {
                 Some(model) => model,
-                None => worker::await_model(&store, &stored).await,
+                None => worker::await_model(&store, &stored, &metrics).await,
             };
             metrics.identify(&model.name, "candle");
             let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
@@ -127,7 +127,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     };
 
     let pipeline = pipeline(&args, fetcher, &model, extractor, &store, &metrics);
-    let watcher = tokio::spawn(worker::watch_store(store, model, gate, stored));
+    let watcher = tokio::spawn(worker::watch_store(store, model, gate, stored, Arc::clone(&metrics)));
     worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
     watcher.abort();
     admin.abort();

@@ -204,7 +204,7 @@ impl Manifest {
 
     /// SHA-256, in lower-case hexadecimal, of everything that decides what a vector means.
     ///
-    /// Hashed are the lines of [`Manifest::canonical`]. Credit, licence, file name and the list of sources are left
+    /// Hashed are lines of `key=value` (see `canonical`). Credit, licence, file name and the list of sources are left
     /// out: correcting them must not turn every existing store into a foreign one.
     pub fn fingerprint(&self) -> String {
         hex(&Sha256::digest(self.canonical()))

@@ -2,9 +2,15 @@
 
 pub mod manifest;
 pub mod preprocess;
+#[cfg(feature = "stub-model")]
+mod stub;
 pub mod vgg16;
 pub mod weights;
 
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use self::manifest::{Manifest, Network};
 use crate::embedding::{Degenerate, Embedding};
 
 /// Width and height of a network input in pixels.
@@ -33,11 +39,19 @@ impl Pixels {
 /// # Errors
 /// When the weights are missing, damaged or of another model: a model never starts with other weights than its own.
 pub fn load(
-    _manifest: &manifest::Manifest,
-    _folder: &std::path::Path,
-    _threads: Option<std::num::NonZeroUsize>,
+    manifest: &Manifest,
+    folder: &Path,
+    threads: Option<NonZeroUsize>,
 ) -> Result<Box<dyn Model>, Error> {
-    Err(Error::Tensor(candle_core::Error::Msg("not built yet".to_owned())))
+    match manifest.network {
+        #[cfg(feature = "stub-model")]
+        Network::Stub => Ok(Box::new(stub::Stub)),
+        Network::Vgg16 => {
+            let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
+            let bytes = weights::load(weights, folder)?;
+            Ok(Box::new(vgg16::Vgg16::new(bytes, manifest, threads)?))
+        }
+    }
 }
 
 /// Something that turns pixels into features: the real network, or the stub of flow tests.
@@ -50,9 +64,18 @@ pub trait Model: Send {
     fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, Error>;
 }
 
-/// Why the network as a whole failed.
+/// Why a model cannot be loaded, or the network as a whole failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The weights are missing or damaged.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The manifest names no weights.
+    #[error("the manifest of model `{0}` names no weights")]
+    NoWeights(String),
+    /// The threads that compute did not start.
+    #[error("the threads of the model did not start: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
     /// Candle reported an error.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

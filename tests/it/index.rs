@@ -83,7 +83,9 @@ async fn only_the_items_that_met_a_busy_store_are_sent_again() {
     assert!(matches!(&outcomes["refused"], Err(Error::Rejected { kind, .. }) if kind == "document_parsing_exception"));
 
     let mut requests = stub.requests();
-    requests.iter_mut().for_each(|ids| ids.sort());
+    for ids in &mut requests {
+        ids.sort();
+    }
     assert_eq!(requests[1..], [vec!["busy".to_owned(), "unavailable".to_owned()], vec!["unavailable".to_owned()]]);
 }
 

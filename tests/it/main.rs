@@ -4,12 +4,18 @@
 
 /// Both stores against float64 results of numpy.
 mod agreement;
+/// Queues, receipts and publishing against a real RabbitMQ.
+mod broker;
+/// The commands as a user runs them, on the embedded store.
+mod cli;
 /// The files under deploy/ against the real program.
 mod deploy;
 /// The Elasticsearch store against a real server.
 mod elastic;
 /// Fetching from bad hosts, bad name servers and odd files.
 mod fetch;
+/// From the queue to the index: the real worker between a real RabbitMQ and a real Elasticsearch.
+mod flow;
 /// Batches of writes against a scripted Elasticsearch.
 mod index;
 /// Pixels and features equal those of Pillow and Keras.

@@ -44,7 +44,7 @@ fn difference(ours: &[u8], expected: &[u8]) -> (u8, f64) {
 /// Sampled pixels against Pillow's: (file, model) to the worst and the mean difference, or why there are none.
 async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture, Result<(u8, f64), String>)> {
     let settings =
-        Settings { preprocess, max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_secs(60) };
+        Settings { preprocess, max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_mins(1) };
     let decoder = Decoder::new(settings);
     let mut rows = Vec::new();
     for fixture in fixtures() {

@@ -31,9 +31,9 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
 
 fn png_chunk(name: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut checksum = flate2::Crc::new();
-    checksum.update(name);
+    checksum.update(&name);
     checksum.update(body);
-    [&(body.len() as u32).to_be_bytes()[..], name, body, &checksum.sum().to_be_bytes()].concat()
+    [&(body.len() as u32).to_be_bytes()[..], &name, body, &checksum.sum().to_be_bytes()].concat()
 }
 
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {

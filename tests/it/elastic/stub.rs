@@ -27,7 +27,7 @@ pub(crate) async fn start(bulk: Answer) -> String {
 async fn serve(mut socket: TcpStream, bulk: Answer) {
     let mut received = Vec::new();
     loop {
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         let Ok(count @ 1..) = socket.read(&mut buffer).await else { return };
         received.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&received);

@@ -18,11 +18,10 @@ const PARTS: usize = 30;
 /// - `/slow` an image over 1.5 s
 /// - `/held` no answer while images are held, then an image at once
 /// - `/busy` 503 to the first request of a path, then an image
-/// - `/page` HTML, `/half` half a JPEG, anything else 404
+/// - `/page` HTML, `/text` text, `/half` half a JPEG, anything else 404
 pub struct Images {
     host: WebHost,
     held: Arc<AtomicBool>,
-    files: usize,
 }
 
 impl Images {
@@ -31,8 +30,8 @@ impl Images {
         let held = Arc::new(AtomicBool::new(true));
         let files: Vec<Vec<u8>> = files().iter().map(|path| fs::read(path).unwrap()).collect();
         let jpeg = fs::read(folder().join("baseline-444.jpg")).unwrap();
-        let count = files.len();
-        let hold = Arc::clone(&held);
+        assert!(!files.is_empty());
+        let holding = Arc::clone(&held);
         let asked = std::sync::Mutex::new(std::collections::HashSet::new());
         let host = WebHost::start(move |request: &Request| {
             let mut parts = request.target().trim_start_matches('/').split('/');
@@ -40,14 +39,14 @@ impl Images {
             let number: usize = parts.next().and_then(|number| number.parse().ok()).unwrap_or_default();
             let image = &files[number % files.len()];
             match kind {
-                "held" if hold.load(Ordering::SeqCst) => vec![Act::Stall],
+                "held" if holding.load(Ordering::SeqCst) => vec![Act::Stall],
                 "busy" if asked.lock().unwrap().insert(number) => {
                     // Too long to be waited for in the process.
                     send("503 Service Unavailable", "Retry-After: 30\r\n", b"")
                 }
                 "good" | "held" | "busy" => send("200 OK", "", image),
                 "slow" => {
-                    let head = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
+                    let start = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
                     let pieces = image.chunks(image.len().div_ceil(PARTS));
                     let pause = SLOW / PARTS as u32;
                     // The last byte of each piece by itself, so that the pause comes after the piece.
@@ -55,15 +54,16 @@ impl Images {
                         let (last, rest) = piece.split_last().unwrap();
                         [Act::Send(rest.to_vec()), Act::Drip(vec![*last], pause)]
                     });
-                    std::iter::once(Act::Send(head)).chain(drips).collect()
+                    std::iter::once(Act::Send(start)).chain(drips).collect()
                 }
                 "page" => send("200 OK", "Content-Type: image/png\r\n", b"<!doctype html><title>no image</title>"),
+                "text" => send("200 OK", "Content-Type: image/png\r\n", b"no image either"),
                 "half" => send("200 OK", "", &jpeg[..jpeg.len() / 2]),
                 _ => send("404 Not Found", "", b""),
             }
         })
         .await;
-        Self { host, held, files: count }
+        Self { host, held }
     }
 
     /// The port, to be allowed.
@@ -78,7 +78,6 @@ impl Images {
 
     /// URLs of so many images, each of another address and, as far as there are so many, another fixture.
     pub fn urls(&self, kind: &str, count: usize) -> Vec<String> {
-        assert!(self.files > 0);
         (0..count).map(|number| self.url(&format!("/{kind}/{number}"))).collect()
     }
 

@@ -32,8 +32,6 @@ pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut prob
 
 /// Waits for something that would hang if the code were wrong.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
-    }
+    let in_time = tokio::time::timeout(PATIENCE, future).await.ok();
+    in_time.unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
 }

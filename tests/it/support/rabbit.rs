@@ -133,11 +133,25 @@ impl Rabbit {
     /// Takes so many messages out of a queue, and checks that there are no more.
     pub async fn take_all(&self, queue: &str, expected: u32) -> Vec<Delivery> {
         self.until_ready(queue, expected).await;
+        let messages = self.drain(queue).await;
+        assert_eq!(messages.len(), expected as usize, "messages in {queue}");
+        messages
+    }
+
+    /// Checks that nothing is left in the work queue. A message published after a consumer has closed comes after those
+    /// that this consumer gave back.
+    pub async fn assert_nothing_left(&self) {
+        const MARKER: &str = "marker";
+        self.publish(MARKER).await;
+        let left: Vec<_> = self.drain(&self.queue).await.iter().map(body).collect();
+        assert_eq!(left, [MARKER]);
+    }
+
+    async fn drain(&self, queue: &str) -> Vec<Delivery> {
         let mut messages = Vec::new();
         while let Some(message) = self.take(queue).await {
             messages.push(message);
         }
-        assert_eq!(messages.len(), expected as usize);
         messages
     }
 
@@ -179,6 +193,11 @@ impl Drop for Rabbit {
         // A failed cleaning must not hide the test's own failure.
         let _ = cleaning.join();
     }
+}
+
+/// A message's body as text.
+pub fn body(message: &Delivery) -> String {
+    String::from_utf8_lossy(&message.data).into_owned()
 }
 
 /// A header of a message.

@@ -1,0 +1,107 @@
+//! Ready is truthful: a worker takes nothing from the queue before it can put it somewhere.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::Flow;
+use crate::elastic::server::request;
+use crate::support::poll;
+use crate::support::process::{Worker, run};
+
+/// Waits until `/ready` says no with a reason of the store that has all these words.
+async fn until_store_refused(worker: &Worker, words: &[&str]) {
+    poll::until("the reason in /ready", async || {
+        let (status, report) = worker.ready().await;
+        let reason = report["conditions"]["store"]["reason"].as_str().unwrap_or_default().to_owned();
+        let said = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
+        if said { Ok(()) } else { Err(format!("{status} {report}")) }
+    })
+    .await;
+}
+
+async fn until_connected(worker: &Worker) {
+    let connected = async || worker.ready().await.1["conditions"]["broker"]["ready"].clone();
+    poll::until_equal("the session with the broker", Value::Bool(true), connected).await;
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
+    // With --model the worker knows what it waits for; without, it asks the index.
+    for flags in [&["--model", "stub"][..], &[]] {
+        let flow = Flow::without_index().await;
+        flow.publish(&flow.images.urls("good", 6), &[]).await;
+        let mut worker = flow.worker_with(flags).await;
+        until_store_refused(&worker, &["does not exist", "imgdex mappings apply", &flow.alias.0]).await;
+        until_connected(&worker).await;
+        assert_eq!(worker.get("/live").await.0, 200);
+        assert_eq!(worker.scrape().await.by("paused", "cause"), [("index_missing".to_owned(), 1)].into());
+        assert_eq!(worker.scrape().await.value("messages_received_total", &[]), 0);
+        assert_eq!(flow.rabbit.ready(&flow.rabbit.queue).await, 6);
+
+        let applied = run(&["mappings", "apply", "--store", &flow.alias.address(), "--model", "stub"], "").await;
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+        worker.until_ready().await;
+        worker.until("messages indexed", 6, |scrape| scrape.outcome("indexed")).await;
+        let scrape = worker.scrape().await;
+        assert!(scrape.by("paused", "cause").is_empty());
+        assert_eq!(scrape.value("build_info", &[("model", "stub")]), 1);
+        assert_eq!(flow.documents().await, 6);
+        assert_eq!(worker.terminate().await, Some(0));
+        flow.assert_all_queues_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_refuses_an_index_of_another_model() {
+    let flow = Flow::without_index().await;
+    flow.create_index("vgg16").await;
+    flow.publish(&flow.images.urls("good", 3), &[]).await;
+    let mut worker = flow.worker().await;
+    until_store_refused(&worker, &["vgg16", "stub", "--model vgg16"]).await;
+    until_connected(&worker).await;
+    assert_eq!(worker.scrape().await.by("paused", "cause"), [("mismatch".to_owned(), 1)].into());
+    assert_eq!(worker.scrape().await.value("messages_received_total", &[]), 0);
+    assert_eq!(worker.terminate().await, Some(0));
+    assert_eq!(flow.documents().await, 0);
+    assert_eq!(flow.rabbit.take_all(&flow.rabbit.queue, 3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_write_block_loses_nothing_and_goes_by_without_a_restart() {
+    let flow = Flow::start().await;
+    let worker = flow.worker().await;
+    worker.until_ready().await;
+    let block = async |blocked: Value| {
+        let settings = format!("{}/_settings", flow.alias.0);
+        let (status, answer) = request(Method::PUT, &settings, Some(json!({"index.blocks.write": blocked}))).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    block(true.into()).await;
+    flow.publish(&flow.images.urls("good", 6), &[]).await;
+    worker.until("messages given back", 6, |scrape| scrape.outcome("returned").min(6)).await;
+    let scrape = worker.scrape().await;
+    assert_eq!((scrape.outcome("indexed"), scrape.outcome("dead"), scrape.outcome("retried")), (0, 0, 0));
+    block(Value::Null).await;
+    worker.until("messages indexed", 6, |scrape| scrape.outcome("indexed")).await;
+    assert_eq!(worker.scrape().await.outcome("dead"), 0);
+    assert_eq!(flow.documents().await, 6);
+}
+
+#[tokio::test]
+async fn a_worker_starts_while_the_services_are_down_and_ends_when_told() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (amqp, store) = (format!("amqp://user:secret@{closed}/%2f"), format!("http://user:secret@{closed}/images"));
+    let listen = ["--log", "info", "--admin-listen", "127.0.0.1:0"];
+    let flags = ["worker", "--amqp", &amqp, "--store", &store, "--model", "stub"];
+    let mut worker = Worker::start(&[&flags[..], &listen].concat()).await;
+    until_store_refused(&worker, &[&closed.to_string()]).await;
+    let broker =
+        async || worker.ready().await.1["conditions"]["broker"]["reason"].to_string().contains("Connection refused");
+    poll::until_equal("the reason of the broker", true, broker).await;
+    assert_eq!(worker.get("/live").await.0, 200);
+    let ready = worker.ready().await;
+    assert_eq!(worker.terminate().await, Some(0));
+    for text in [worker.log(), ready.1.to_string()] {
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,78 @@
+//! However a worker ends, nothing is lost and nothing is there twice.
+
+use super::{Flow, sorted};
+use crate::support::poll;
+
+#[tokio::test]
+async fn sigterm_finishes_what_the_deadline_allows() {
+    let flow = Flow::start().await;
+    let urls = flow.images.urls("slow", 12);
+    flow.publish(&urls, &[]).await;
+    let mut worker = flow.worker_with(&["--model", "stub", "--drain-deadline", "50"]).await;
+    worker.until("messages in flight", 12, |scrape| scrape.value("inflight_messages", &[])).await;
+    poll::until("the first requests", async || match flow.images.requests("slow") {
+        0 => Err("there are none".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    assert_eq!(worker.terminate().await, Some(0));
+    assert!(worker.log().contains("drained"), "{}", worker.log());
+    assert_eq!(flow.indexed_urls().await, sorted(urls));
+    assert_eq!(flow.images.requests("slow"), 12, "an image was fetched twice");
+    flow.assert_all_queues_empty().await;
+}
+
+#[tokio::test]
+async fn sigterm_gives_back_what_the_deadline_does_not_allow() {
+    let flow = Flow::start().await;
+    let (good, held) = (flow.images.urls("good", 12), flow.images.urls("held", 8));
+    flow.publish(&good, &[]).await;
+    let mut worker = flow.worker_with(&["--model", "stub", "--drain-deadline", "2"]).await;
+    worker.until("messages indexed", 12, |scrape| scrape.outcome("indexed")).await;
+    flow.publish(&held, &[]).await;
+    poll::until_equal("held requests", 8, async || flow.images.requests("held")).await;
+    assert_eq!(worker.terminate().await, Some(0));
+    assert!(worker.log().contains("giving back what is not finished"), "{}", worker.log());
+    flow.rabbit.until_ready(&flow.rabbit.queue, 8).await;
+    assert_eq!(flow.indexed_urls().await, sorted(good.clone()));
+
+    flow.images.release();
+    let mut second = flow.worker().await;
+    second.until("messages indexed", 8, |scrape| scrape.outcome("indexed")).await;
+    assert_eq!(flow.indexed_urls().await, sorted([good, held].concat()));
+    assert_eq!(second.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+}
+
+#[tokio::test]
+async fn sigkill_at_any_stage_loses_and_doubles_nothing() {
+    let flow = Flow::start().await;
+    let urls = [flow.images.urls("good", 30), flow.images.urls("slow", 30)].concat();
+    flow.publish(&urls, &[]).await;
+
+    // As the first images are asked for.
+    let mut worker = flow.worker().await;
+    poll::until("the first requests", async || match flow.images.requests("good") {
+        0 => Err("there are none".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    worker.kill();
+    // As the first features are computed.
+    let mut worker = flow.worker().await;
+    let computed = |scrape: &crate::support::scrape::Scrape| scrape.value("extract_batch_size_count", &[]).min(2);
+    worker.until("batches computed", 2, computed).await;
+    worker.kill();
+    // As the first documents are written.
+    let mut worker = flow.worker().await;
+    let written = |scrape: &crate::support::scrape::Scrape| scrape.value("bulk_items_total", &[]).min(1);
+    worker.until("documents written", 1, written).await;
+    worker.kill();
+
+    let mut last = flow.worker().await;
+    flow.until_documents(60).await;
+    last.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
+    assert_eq!(flow.indexed_urls().await, sorted(urls));
+    assert_eq!(last.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+}
