@@ -56,9 +56,10 @@ async fn main() {
     let settings = Settings { max_items: BATCH, in_flight: REQUESTS, ..Settings::default() };
     let indexer = Indexer::start(store, settings, metrics);
     let (started, cpu_before) = (Instant::now(), cpu());
-    let outcomes = stream::iter(documents).map(|document| indexer.put(document)).buffer_unordered(BATCH * (REQUESTS + 1));
+    let outcomes =
+        stream::iter(documents).map(|document| indexer.put(document)).buffer_unordered(BATCH * (REQUESTS + 1));
     let refused = outcomes.filter(|outcome| std::future::ready(!matches!(outcome, Ok(Outcome::Indexed)))).count().await;
-    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu() - cpu_before);
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu().saturating_sub(cpu_before));
     assert_eq!(refused, 0, "documents were refused");
     let per_document = cpu.as_secs_f64() * 1000.0 / count as f64;
     println!("{{\"docs_per_s\": {:.0}, \"cpu_ms_per_doc\": {per_document:.4}}}", count as f64 / seconds);

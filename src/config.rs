@@ -149,7 +149,8 @@ fn check(arg: &Arg, value: &OsString) -> Result<(), String> {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return if value == "true" || value == "false" { Ok(()) } else { Err("neither true nor false".to_owned()) };
     }
-    let mut alone = Arg::new("value").long("value").value_parser(arg.get_value_parser().clone()).allow_hyphen_values(true);
+    let mut alone =
+        Arg::new("value").long("value").value_parser(arg.get_value_parser().clone()).allow_hyphen_values(true);
     alone = alone.value_delimiter(arg.get_value_delimiter()).action(arg.get_action().clone());
     let command = Command::new("check").no_binary_name(true).arg(alone);
     match command.try_get_matches_from([OsString::from("--value"), value.clone()]) {

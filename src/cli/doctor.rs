@@ -109,7 +109,9 @@ fn memory() -> Finding {
         .and_then(|text| text.trim().parse::<u64>().ok())
         .map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {} MiB", bytes >> 20));
     match available {
-        Some(kib) => Finding { check: "memory", state: State::Ok, detail: format!("{} MiB available, {limit}", kib >> 10) },
+        Some(kib) => {
+            Finding { check: "memory", state: State::Ok, detail: format!("{} MiB available, {limit}", kib >> 10) }
+        }
         None => Finding { check: "memory", state: State::Note, detail: format!("not known here; {limit}") },
     }
 }
@@ -119,9 +121,13 @@ async fn weights(args: &ModelArgs) -> Finding {
         let name = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
         let manifest = Manifest::find(name).map_err(|error| error.to_string())?;
         let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
-        tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, None).map(|_| folder.display().to_string()).map_err(|error| error.to_string()))
-            .await
-            .map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(move || {
+            crate::model::load(&manifest, &folder, None)
+                .map(|_| folder.display().to_string())
+                .map_err(|error| error.to_string())
+        })
+        .await
+        .map_err(|error| error.to_string())?
     };
     match checked.await {
         Ok(path) => Finding { check: "weights", state: State::Ok, detail: path },

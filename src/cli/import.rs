@@ -58,7 +58,8 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     origin.check(&manifest, &name)?;
     setup::create_where_embedded(&store, &manifest).await?;
 
-    let mut import = Import { store, manifest, progress: Progress::start(None, "documents"), counts: Counts::default() };
+    let mut import =
+        Import { store, manifest, progress: Progress::start(None, "documents"), counts: Counts::default() };
     let mut batch = Vec::with_capacity(BATCH);
     for (line, number) in lines.zip(2_u64..) {
         match Record::read(&line.map_err(unreadable)?, import.manifest.dims) {
@@ -80,7 +81,10 @@ fn header(line: &str) -> Result<Origin, String> {
     let header: Header = serde_json::from_str(line)
         .map_err(|error| format!("this is not an export of imgdex, which begins with a header line: {error}"))?;
     if header.imgdex_export > FORMAT {
-        return Err(format!("the export's format is {}, newer than {FORMAT}; use a newer imgdex", header.imgdex_export));
+        return Err(format!(
+            "the export's format is {}, newer than {FORMAT}; use a newer imgdex",
+            header.imgdex_export
+        ));
     }
     Ok(header.origin)
 }

@@ -195,8 +195,7 @@ impl Run {
 
 /// Walks one source through the pipeline, again where its host may just be busy.
 async fn process(pipeline: &Pipeline, source: &Source) -> Result<Outcome, Failure> {
-    let body = serde_json::to_vec(&source.reference)
-        .map_err(|error| crate::message::Error::Json(error.to_string()))?;
+    let body = serde_json::to_vec(&source.reference).map_err(|error| crate::message::Error::Json(error.to_string()))?;
     let envelope = Envelope { body, first_received_ms: now_ms(), ..Envelope::default() };
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
     loop {

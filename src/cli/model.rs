@@ -174,7 +174,7 @@ async fn info(args: &Folder, output: &OutputArgs) -> Result<Exit, Error> {
 }
 
 fn table(records: &[Record]) -> Table {
-    let mut table = Table::new(&["model", "", ""], &[]);
+    let mut table = Table::new(&["model", "property", "value"], &[]);
     for record in records {
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let file = record.file.as_ref().map(|file| file.display().to_string());

@@ -54,9 +54,15 @@ impl WorkerArgs {
     /// Everything that keeps these settings from being used together, found without connecting to anything.
     pub(super) fn problems(&self) -> Vec<Error> {
         let model = self.model.model.as_ref().map_or(Ok(()), |_| setup::chosen_model(&self.model).map(drop));
-        let fetcher = setup::metrics("unknown").and_then(|metrics| setup::fetcher(&self.fetch, false, metrics).map(drop));
-        let checks =
-            [self.check_prefetch(), setup::broker(&self.broker, "worker").map(drop), setup::store(&self.store).map(drop), model, fetcher];
+        let fetcher =
+            setup::metrics("unknown").and_then(|metrics| setup::fetcher(&self.fetch, false, metrics).map(drop));
+        let checks = [
+            self.check_prefetch(),
+            setup::broker(&self.broker, "worker").map(drop),
+            setup::store(&self.store).map(drop),
+            model,
+            fetcher,
+        ];
         checks.into_iter().filter_map(Result::err).collect()
     }
 

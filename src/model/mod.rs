@@ -38,11 +38,7 @@ impl Pixels {
 ///
 /// # Errors
 /// When the weights are missing, damaged or of another model: a model never starts with other weights than its own.
-pub fn load(
-    manifest: &Manifest,
-    folder: &Path,
-    threads: Option<NonZeroUsize>,
-) -> Result<Box<dyn Model>, Error> {
+pub fn load(manifest: &Manifest, folder: &Path, threads: Option<NonZeroUsize>) -> Result<Box<dyn Model>, Error> {
     match manifest.network {
         #[cfg(feature = "stub-model")]
         Network::Stub => Ok(Box::new(stub::Stub)),

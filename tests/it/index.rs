@@ -8,7 +8,7 @@ use imgdex::embedding::Embedding;
 use imgdex::index::{Error, Indexer, Settings};
 use imgdex::metrics::Metrics;
 use imgdex::pipeline::Outcome;
-use imgdex::store::{Document, Store, Settings as StoreSettings};
+use imgdex::store::{Document, Settings as StoreSettings, Store};
 
 use crate::support::bulk_stub::{Answer, BulkStub};
 
@@ -73,8 +73,7 @@ async fn only_the_items_that_met_a_busy_store_are_sent_again() {
         )
     })
     .await;
-    let outcomes =
-        put_all(indexer(&stub, batch_of(5)), &["fine", "refused", "stale", "busy", "unavailable"]).await;
+    let outcomes = put_all(indexer(&stub, batch_of(5)), &["fine", "refused", "stale", "busy", "unavailable"]).await;
 
     for indexed in ["fine", "busy", "unavailable"] {
         assert!(matches!(outcomes[indexed], Ok(Outcome::Indexed)), "{indexed}: {:?}", outcomes[indexed]);

@@ -38,10 +38,16 @@ pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progr
         .map_err(|error| failed(cause(&error)))?;
     let mut partial = Partial::open(path).await?;
     if partial.bytes == 0 || partial.md5() != source.md5 {
-        partial.fetch(&client, url, progress).await.map_err(|fault| match fault {
-            Fault::Host(reason) => failed(reason),
-            Fault::Disk(source) => Error::Io { path: partial.path.clone(), source },
-        })?;
+        if let Err(fault) = partial.fetch(&client, url, progress).await {
+            if partial.bytes == 0 {
+                // Nothing to go on with, so nothing is left behind.
+                let _ = fs::remove_file(&partial.path).await;
+            }
+            return Err(match fault {
+                Fault::Host(reason) => failed(reason),
+                Fault::Disk(source) => Error::Io { path: partial.path, source },
+            });
+        }
     }
     let found = partial.md5();
     if found == source.md5 {
@@ -130,7 +136,11 @@ impl Partial {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     self.file.flush().await?;
-                    return Err(Fault::Host(format!("{} after {} bytes; run it again to go on", cause(&error), self.bytes)));
+                    return Err(Fault::Host(format!(
+                        "{} after {} bytes; run it again to go on",
+                        cause(&error),
+                        self.bytes
+                    )));
                 }
             };
             self.file.write_all(&chunk).await?;

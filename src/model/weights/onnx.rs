@@ -40,7 +40,7 @@ pub(super) struct Initializer {
 }
 
 /// Reads the initializers of the network's layers. Their names contain the layer's as one part of a path
-/// (`functional_1/block1_conv1/convolution/ReadVariableOp:0`); the number of dimensions tells kernels (OIHW) from biases.
+/// (`functional_1/block1_conv1_1/convolution/ReadVariableOp:0`); the number of dimensions tells kernels (OIHW) from biases.
 ///
 /// # Errors
 /// When this is no ONNX model, or an initializer is not float32.
@@ -51,7 +51,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
     let mut tensors = Tensors::default();
     for initializer in graph.initializer {
         let Initializer { dims, data_type, float_data, name, raw_data } = initializer;
-        let Some(layer) = layers.iter().find(|layer| name.split('/').any(|part| part == **layer)) else { continue };
+        let Some(layer) = layers.iter().find(|layer| name.split('/').any(|part| is_layer(part, layer))) else {
+            continue;
+        };
         let kind = match dims.len() {
             4 => "weight",
             1 => "bias",
@@ -72,4 +74,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
         }
     }
     Ok(tensors)
+}
+
+/// Keras makes a name unique by a number at its end.
+fn is_layer(part: &str, layer: &str) -> bool {
+    let Some(rest) = part.strip_prefix(layer) else { return false };
+    rest.is_empty() || rest.strip_prefix('_').is_some_and(|number| number.parse::<u32>().is_ok())
 }

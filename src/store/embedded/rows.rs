@@ -1,0 +1,190 @@
+//! The SQL of documents.
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+use serde_json::{Map, Value};
+
+use super::file::{Failure, File};
+use crate::embedding::Embedding;
+use crate::store::{Document, Write, Written};
+
+/// The columns that [`document`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "id, url, collection, version, width, height, bytes, format, content_sha256, indexed_at_ms, metadata"
+    };
+}
+
+/// What a hit shows of its document.
+pub(super) struct Shown {
+    pub(super) url: String,
+    pub(super) collection: String,
+    pub(super) metadata: Map<String, Value>,
+}
+
+/// Writes a batch in one transaction.
+pub(super) fn write(file: &mut File, batch: &[Write]) -> Result<Vec<Written>, Failure> {
+    // Immediate: one that begins by reading could find at its first write that another process was there before.
+    let transaction = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let seq = transaction.query_row("UPDATE meta SET seq = seq + 1 RETURNING seq", [], |row| row.get(0))?;
+    let written = batch.iter().map(|write| match write {
+        Write::Put(document) => put(&transaction, document, file.dims, seq),
+        Write::Delete { id, version } => delete(&transaction, id, *version, seq),
+    });
+    let written = written.collect::<Result<Vec<_>, _>>()?;
+    transaction.commit()?;
+    Ok(written)
+}
+
+fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64) -> Result<Written, Failure> {
+    let embedding = document.embedding.as_ref();
+    if let Some(found) = embedding.map(Embedding::dims).filter(|found| *found != dims) {
+        return Ok(rejected("vector", format!("the vector has {found} values; this store's have {dims}")));
+    }
+    let (version, bytes, indexed_at_ms) = (document.version, document.bytes, document.indexed_at_ms);
+    let [Ok(version), Ok(bytes), Ok(indexed_at_ms)] = [version, bytes, indexed_at_ms].map(i64::try_from) else {
+        return Ok(rejected("number", "version, bytes or indexed_at_ms is above 2^63 - 1".to_owned()));
+    };
+    let metadata = match serde_json::to_string(&document.metadata) {
+        Ok(text) => text,
+        Err(error) => return Ok(rejected("metadata", error.to_string())),
+    };
+    if is_stale(transaction, &document.id, version)? {
+        return Ok(Written::Stale);
+    }
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO documents VALUES (:id, :seq, :version, :url, :collection, :width, :height, :bytes, :format, \
+         :content_sha256, :indexed_at_ms, :metadata, :vector) \
+         ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, version = excluded.version, url = excluded.url, \
+         collection = excluded.collection, width = excluded.width, height = excluded.height, bytes = excluded.bytes, \
+         format = excluded.format, content_sha256 = excluded.content_sha256, \
+         indexed_at_ms = excluded.indexed_at_ms, metadata = excluded.metadata, vector = excluded.vector",
+    )?;
+    statement.execute(named_params! {
+        ":id": document.id,
+        ":seq": seq,
+        ":version": version,
+        ":url": document.url,
+        ":collection": document.collection,
+        ":width": document.width,
+        ":height": document.height,
+        ":bytes": bytes,
+        ":format": document.format,
+        ":content_sha256": document.content_sha256,
+        ":indexed_at_ms": indexed_at_ms,
+        ":metadata": metadata,
+        ":vector": embedding.map(|embedding| encode(embedding.as_slice())),
+    })?;
+    transaction.prepare_cached("DELETE FROM tombstones WHERE id = ?1")?.execute([&document.id])?;
+    Ok(Written::Indexed)
+}
+
+fn delete(transaction: &Transaction<'_>, id: &str, version: u64, seq: i64) -> Result<Written, Failure> {
+    let Ok(version) = i64::try_from(version) else {
+        return Ok(rejected("number", "version is above 2^63 - 1".to_owned()));
+    };
+    if is_stale(transaction, id, version)? {
+        return Ok(Written::Stale);
+    }
+    transaction.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([id])?;
+    let mut bury =
+        transaction.prepare_cached("INSERT OR REPLACE INTO tombstones (id, seq, version) VALUES (?1, ?2, ?3)")?;
+    bury.execute(params![id, seq, version])?;
+    Ok(Written::Deleted)
+}
+
+/// As Elasticsearch's `external_gte`: an equal version is taken, so that sending the same batch again is harmless.
+fn is_stale(transaction: &Transaction<'_>, id: &str, version: i64) -> rusqlite::Result<bool> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT version FROM documents WHERE id = ?1 UNION ALL SELECT version FROM tombstones WHERE id = ?1",
+    )?;
+    let stored: Option<i64> = statement.query_row([id], |row| row.get(0)).optional()?;
+    Ok(stored.is_some_and(|stored| stored > version))
+}
+
+fn rejected(kind: &str, reason: String) -> Written {
+    Written::Rejected { kind: kind.to_owned(), reason }
+}
+
+/// One document, without its vector.
+pub(super) fn get(file: &File, id: &str) -> Result<Option<Document>, Failure> {
+    let mut statement =
+        file.connection.prepare_cached(concat!("SELECT ", columns!(), " FROM documents WHERE id = ?1"))?;
+    Ok(statement.query_row([id], document).optional()?)
+}
+
+/// How many documents there are.
+pub(super) fn count(file: &File) -> Result<u64, Failure> {
+    Ok(file.connection.query_row("SELECT count(*) FROM documents", [], |row| unsigned(row, 0))?)
+}
+
+/// Documents with their vectors, by id, after the given one.
+pub(super) fn page(file: &File, after: Option<&str>, size: usize) -> Result<Vec<Document>, Failure> {
+    let mut statement = file.connection.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        ", vector FROM documents WHERE ?1 IS NULL OR id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let limit = i64::try_from(size).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![after, limit])?;
+    let mut documents = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut document = document(row)?;
+        if let Some(blob) = row.get_ref(11)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
+            document.embedding = Some(decode(&document.id, blob, file.dims)?);
+        }
+        documents.push(document);
+    }
+    Ok(documents)
+}
+
+/// What a hit shows of its document.
+pub(super) fn shown(transaction: &Transaction<'_>, id: &str) -> Result<Shown, Failure> {
+    let mut statement = transaction.prepare_cached("SELECT url, collection, metadata FROM documents WHERE id = ?1")?;
+    Ok(statement
+        .query_row([id], |row| Ok(Shown { url: row.get(0)?, collection: row.get(1)?, metadata: metadata(row, 2)? }))?)
+}
+
+fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
+    Ok(Document {
+        id: row.get(0)?,
+        url: row.get(1)?,
+        collection: row.get(2)?,
+        version: unsigned(row, 3)?,
+        width: row.get(4)?,
+        height: row.get(5)?,
+        bytes: unsigned(row, 6)?,
+        format: row.get(7)?,
+        content_sha256: row.get(8)?,
+        indexed_at_ms: unsigned(row, 9)?,
+        metadata: metadata(row, 10)?,
+        embedding: None,
+    })
+}
+
+fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(index)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, value))
+}
+
+/// Reads a column of metadata.
+pub(super) fn metadata(row: &Row<'_>, index: usize) -> rusqlite::Result<Map<String, Value>> {
+    let text = row.get_ref(index)?.as_str()?;
+    serde_json::from_str(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
+}
+
+fn encode(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Reads the column of a vector.
+pub(super) fn decode(id: &str, blob: &[u8], dims: usize) -> Result<Embedding, Failure> {
+    let damaged = |reason| Failure::Damaged { id: id.to_owned(), reason };
+    let (values, rest) = blob.as_chunks();
+    if values.len() != dims || !rest.is_empty() {
+        return Err(damaged(format!("its vector has {} bytes instead of {}", blob.len(), dims * size_of::<f32>())));
+    }
+    let values = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    Embedding::from_unit(values).map_err(|error| damaged(error.to_string()))
+}
