@@ -12,12 +12,18 @@ mod cli;
 mod deploy;
 /// The Elasticsearch store against a real server.
 mod elastic;
+/// Features equal those of Keras.
+mod features;
+/// The embedded store: versions, damage, kills, a second process, and what a search finds.
+mod embedded;
 /// Fetching from bad hosts, bad name servers and odd files.
 mod fetch;
 /// From the queue to the index: the real worker between a real RabbitMQ and a real Elasticsearch.
 mod flow;
 /// Batches of writes against a scripted Elasticsearch.
 mod index;
-/// Pixels and features equal those of Pillow and Keras.
+/// Weights from damaged files and broken downloads.
+mod model;
+/// Sampled pixels equal those of Pillow.
 mod parity;
 mod support;

@@ -37,17 +37,16 @@ pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progr
         .build()
         .map_err(|error| failed(cause(&error)))?;
     let mut partial = Partial::open(path).await?;
-    if partial.bytes == 0 || partial.md5() != source.md5 {
-        if let Err(fault) = partial.fetch(&client, url, progress).await {
-            if partial.bytes == 0 {
-                // Nothing to go on with, so nothing is left behind.
-                let _ = fs::remove_file(&partial.path).await;
-            }
-            return Err(match fault {
-                Fault::Host(reason) => failed(reason),
-                Fault::Disk(source) => Error::Io { path: partial.path, source },
-            });
+    let complete = partial.md5() == source.md5;
+    if !complete && let Err(fault) = partial.fetch(&client, url, progress).await {
+        if partial.bytes == 0 {
+            // Nothing to go on with, so nothing is left behind.
+            let _ = fs::remove_file(&partial.path).await;
         }
+        return Err(match fault {
+            Fault::Host(reason) => failed(reason),
+            Fault::Disk(source) => Error::Io { path: partial.path, source },
+        });
     }
     let found = partial.md5();
     if found == source.md5 {

@@ -1,5 +1,6 @@
 //! Connections to the file: what it must be, how it is made, and what a failure means.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -87,7 +88,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error("no memory for the vectors: {0}")]
-    Memory(io::Error),
+    Memory(#[from] TryReserveError),
     #[error("document {id:?} is damaged: {reason}")]
     Damaged { id: String, reason: String },
     #[error("{0}")]

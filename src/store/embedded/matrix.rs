@@ -12,7 +12,7 @@ use super::scan::{LANES, Memory};
 use super::terms::Terms;
 
 /// Rows in one piece of memory: 32 MiB for 512 features. Memory is added in pieces, because a single one would have to be
-/// copied to grow, and taken twice meanwhile. Memory that no row has used yet costs nothing.
+/// copied to grow, and taken twice meanwhile.
 pub(super) const PIECE: usize = 16_384;
 
 /// The documents that have a vector, in no order.
@@ -130,8 +130,10 @@ impl Matrix {
         } else {
             let row = self.len();
             if row == self.pieces.len() * PIECE {
-                self.pieces.push(Memory::new(PIECE * self.stride()).map_err(Failure::Memory)?);
+                self.pieces.push(Memory::new(PIECE * self.stride())?);
             }
+            let stride = self.stride();
+            self.pieces[row / PIECE].cover((row % PIECE + 1) * stride);
             let id = Arc::from(id);
             self.rows.insert(Arc::clone(&id), row);
             self.ids.push(id);

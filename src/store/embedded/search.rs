@@ -108,7 +108,9 @@ impl Scan<'_> {
             let mut best = Best { k, keys: BinaryHeap::new() };
             while let Some((block, keys)) = take() {
                 self.block(kernel, &query, block * BLOCK, keys);
-                keys.iter().for_each(|key| best.offer(*key));
+                for key in keys {
+                    best.offer(*key);
+                }
             }
             best
         };
@@ -262,7 +264,9 @@ mod tests {
             let mut vector: Vec<f32> = (0..dims).map(|_| random.f32()).collect();
             let norm =
                 vector.iter().map(|value| value * value).sum::<f32>().sqrt() * (1.0 + 1.8e-4 * (random.f32() - 0.5));
-            vector.iter_mut().for_each(|value| *value /= norm);
+            for value in &mut vector {
+                *value /= norm;
+            }
             if let Some(other) = vectors.get(random.usize(0..count)).filter(|_| random.u8(0..3) == 0) {
                 vector.clone_from(other);
                 vector[0] = f32::from_bits(vector[0].to_bits() + random.u32(0..2));

@@ -1,0 +1,298 @@
+//! The embedded store: what a batch leaves behind, what is refused, and what survives a kill or a second process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+/// Kills in the middle of writing, and two processes at once.
+mod processes;
+/// Which documents a search finds, and in which order.
+mod search;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use imgdex::embedding::Embedding;
+use imgdex::model::manifest::Manifest;
+use imgdex::store::{Document, Error, Settings, Store, Write, Written};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+const DIMS: usize = 512;
+
+fn model() -> Manifest {
+    Manifest::find("vgg16").unwrap()
+}
+
+fn open(path: &Path) -> Store {
+    let address = format!("sqlite:{}", path.display());
+    Store::open(&Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false }).unwrap()
+}
+
+/// A new store, and the folder that goes with it.
+async fn created() -> (Store, PathBuf, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/folder/store.db");
+    let store = open(&path);
+    store.create(&model()).await.unwrap();
+    (store, path, folder)
+}
+
+/// A vector at this angle (in quarter turns) from the first axis, in the plane of the first two.
+fn vector(angle: f32) -> Embedding {
+    let (sin, cos) = (angle * std::f32::consts::FRAC_PI_2).sin_cos();
+    let mut values = vec![0.0; DIMS];
+    (values[0], values[1]) = (cos.max(0.0), sin);
+    Embedding::normalize(values).unwrap()
+}
+
+fn document(id: &str, version: u64, angle: f32) -> Document {
+    Document {
+        id: id.to_owned(),
+        url: format!("https://example.org/{id}"),
+        collection: "default".to_owned(),
+        version,
+        width: 640,
+        height: 480,
+        bytes: 12_345,
+        format: "jpeg".to_owned(),
+        content_sha256: "0".repeat(64),
+        indexed_at_ms: 1_700_000_000_000,
+        metadata: Map::new(),
+        embedding: Some(vector(angle)),
+    }
+}
+
+fn put(id: &str, version: u64) -> Write {
+    Write::Put(Box::new(document(id, version, 0.5)))
+}
+
+fn delete(id: &str, version: u64) -> Write {
+    Write::Delete { id: id.to_owned(), version }
+}
+
+/// What SQLite itself says about the file.
+fn integrity(path: &Path) -> String {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_written_is_read() {
+    let (store, path, _folder) = created().await;
+    let mut written = document("ä/'\"%\0 id", 7, 0.25);
+    let metadata = r#"{"a": {"b": [1, 1.5, null, "x"]}, "big": 18446744073709551615, "é'\"": "\u0000"}"#;
+    written.metadata = serde_json::from_str::<Map<String, Value>>(metadata).unwrap();
+    let bare = Document { embedding: None, ..document("bare", u64::MAX >> 1, 0.0) };
+    let batch = [Write::Put(Box::new(written.clone())), Write::Put(Box::new(bare.clone()))];
+    assert_eq!(store.write(&batch).await.unwrap(), [Written::Indexed, Written::Indexed]);
+
+    // By another connection, as after a restart.
+    for store in [store, open(&path)] {
+        let found = store.get(&written.id).await.unwrap().unwrap();
+        assert_eq!(found, Document { embedding: None, ..written.clone() });
+        assert_eq!(store.get("absent").await.unwrap(), None);
+        assert_eq!(store.count().await.unwrap(), 2);
+        assert_eq!(store.page(None, 10).await.unwrap(), [bare.clone(), written.clone()]);
+    }
+    assert_eq!(integrity(&path), "ok");
+}
+
+/// The rules of Elasticsearch's `external_gte`, tombstones included.
+#[tokio::test]
+async fn the_highest_version_stays() {
+    use Written::{Deleted, Indexed, Stale};
+    let (store, path, _folder) = created().await;
+    let steps = [
+        (put("a", 5), Indexed),
+        (put("a", 4), Stale),
+        (put("a", 5), Indexed),
+        (delete("a", 4), Stale),
+        (put("a", 6), Indexed),
+        (delete("a", 6), Deleted),
+        (delete("a", 6), Deleted),
+        (delete("a", 5), Stale),
+        (put("a", 5), Stale),
+        (put("a", 6), Indexed),
+        (delete("a", 9), Deleted),
+        (delete("never", 3), Deleted),
+        (put("never", 2), Stale),
+        (put("never", 3), Indexed),
+        (put("zero", 0), Indexed),
+    ];
+    // One by one, in connections of their own.
+    for (write, expected) in &steps {
+        let written = open(&path).write(std::slice::from_ref(write)).await.unwrap();
+        assert_eq!(written, std::slice::from_ref(expected), "{write:?}");
+    }
+    assert_eq!(store.get("a").await.unwrap(), None);
+    assert_eq!(store.get("never").await.unwrap().unwrap().version, 3);
+    assert_eq!(store.count().await.unwrap(), 2);
+
+    // And all in one batch.
+    let (store, _path, _folder) = created().await;
+    let (batch, expected): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+    assert_eq!(store.write(&batch).await.unwrap(), expected);
+    assert_eq!(store.count().await.unwrap(), 2);
+    assert_eq!(store.write(&[]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_bad_document_fails_alone() {
+    let (store, _path, _folder) = created().await;
+    let narrow =
+        Document { embedding: Some(Embedding::normalize(vec![1.0; 3]).unwrap()), ..document("narrow", 1, 0.0) };
+    let batch = [put("good", 1), Write::Put(Box::new(narrow)), put("late", u64::MAX), delete("late", u64::MAX)];
+    let written = store.write(&batch).await.unwrap();
+    assert_eq!(written[0], Written::Indexed);
+    let Written::Rejected { reason, .. } = &written[1] else { panic!("{written:?}") };
+    assert!(reason.contains("3 values") && reason.contains("512"), "{reason}");
+    assert!(matches!(&written[2..], [Written::Rejected { .. }, Written::Rejected { .. }]), "{written:?}");
+    assert_eq!(store.count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn pages_are_ordered_by_bytes_and_end_empty() {
+    let (store, _path, _folder) = created().await;
+    let ids = ["b", "a", "é", "B", "a\0", "aa", "10", "9", "😀", "z"];
+    let batch: Vec<_> = ids.iter().map(|id| put(id, 1)).collect();
+    store.write(&batch).await.unwrap();
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let page = store.page(found.last().map(String::as_str), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 3 && page.iter().all(|document| document.embedding.is_some()));
+        found.extend(page.into_iter().map(|document| document.id));
+    }
+    let mut expected = ids;
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(store.page(None, 0).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sub/store.db");
+    let store = open(&path);
+    assert_eq!(store.origin().await.unwrap(), None);
+    assert!(matches!(store.count().await, Err(Error::Missing { .. })));
+    assert!(matches!(store.check(&model()).await, Err(Error::Missing { .. })));
+    let Err(Error::Blocked { cause, .. }) = store.write(&[put("a", 1)]).await else { panic!("written") };
+    assert_eq!(cause, imgdex::store::Blocked::IndexMissing);
+    assert!(!path.parent().unwrap().exists(), "looking makes nothing");
+
+    // What a kill in the middle of making it leaves.
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    fs::write(&path, "").unwrap();
+    assert_eq!(store.origin().await.unwrap(), None);
+    store.create(&model()).await.unwrap();
+    store.create(&model()).await.unwrap();
+    store.check(&model()).await.unwrap();
+    assert_eq!(store.count().await.unwrap(), 0);
+
+    // A file that goes away or is replaced is noticed by a store that had it open.
+    store.write(&[put("a", 1)]).await.unwrap();
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert!(matches!(store.write(&[put("a", 1)]).await, Err(Error::Blocked { .. })));
+    store.create(&model()).await.unwrap();
+    assert_eq!(store.count().await.unwrap(), 0);
+
+    assert!(matches!(store_at("").await, Err(Error::Address { .. })));
+}
+
+async fn store_at(path: &str) -> Result<(), Error> {
+    let address = format!("sqlite:{path}").into();
+    Store::open(&Settings { address, api_key: None, ca: None, allow_plain_http: false })?.count().await.map(|_| ())
+}
+
+#[tokio::test]
+async fn another_model_is_refused() {
+    let (store, path, _folder) = created().await;
+    let other = Manifest::find("vgg16-keras").unwrap();
+    for result in [store.check(&other).await, store.create(&other).await, open(&path).create(&other).await] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { what: "its model", .. }), "{error}");
+        assert!(error.to_string().starts_with(&format!("sqlite:{}: its model is vgg16", path.display())), "{error}");
+    }
+    store.check(&model()).await.unwrap();
+}
+
+/// Whatever is done with such a file, it is refused and left as it was.
+async fn refuses(path: &Path, expected: &str) {
+    let before = fs::read(path).unwrap();
+    let store = open(path);
+    let errors = [
+        store.origin().await.unwrap_err(),
+        store.create(&model()).await.unwrap_err(),
+        store.count().await.unwrap_err(),
+        store.write(&[put("a", 1)]).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::Mismatch { .. } | Error::Io { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.starts_with(&store.to_string()) && message.contains(expected), "{message}");
+    }
+    assert_eq!(fs::read(path).unwrap(), before, "it was changed");
+}
+
+#[tokio::test]
+async fn files_of_others_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for contents in ["x", &"Dear diary. ".repeat(1000)] {
+        fs::write(&path, contents).unwrap();
+        refuses(&path, "not a database").await;
+    }
+    fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE notes (text)").unwrap();
+    refuses(&path, "another program").await;
+
+    let (_store, path, _folder) = created().await;
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    refuses(&path, "use a newer imgdex").await;
+
+    let error = open(folder.path()).count().await.unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "a folder: {error:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_no_panic() {
+    let (store, path, folder) = created().await;
+    let batch: Vec<_> = (0..300).map(|n| put(&format!("{n:03}"), 1)).collect();
+    store.write(&batch).await.unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    let mut refused = 0;
+    for (at, length) in
+        [1, 100, 5000, 8192, 30_000, 8192 * 40, whole.len() - 8192, whole.len() - 1].into_iter().enumerate()
+    {
+        // Each has an own name: no log of another one lies beside it.
+        let path = folder.path().join(format!("cut-{at}"));
+        fs::write(&path, &whole[..length]).unwrap();
+        let store = open(&path);
+        let results = [
+            store.count().await.map(|_| ()),
+            store.page(None, 1000).await.map(|_| ()),
+            store.search(&search::query(vector(0.1))).await.map(|_| ()),
+            store.write(&[put("299", 2), delete("000", 2)]).await.map(|_| ()),
+        ];
+        for error in results.into_iter().filter_map(Result::err) {
+            assert!(matches!(error, Error::Io { .. }), "{length}: {error:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 8, "only {refused} failures");
+
+    // A vector that somebody else's program spoiled.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    for blob in ["zeroblob(2048)", "zeroblob(7)"] {
+        connection.execute(&format!("UPDATE documents SET vector = {blob} WHERE id = '007'"), []).unwrap();
+        let store = open(&path);
+        for result in
+            [store.page(None, 1000).await.map(|_| ()), store.search(&search::query(vector(0.1))).await.map(|_| ())]
+        {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains("\"007\""), "{message}");
+        }
+    }
+}
