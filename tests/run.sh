@@ -56,6 +56,13 @@ await_servers() {
     export IMGDEX_TEST_AMQP_URL IMGDEX_TEST_ES_URL
 }
 
+recall() {
+    local images=${XDG_CACHE_HOME:-$HOME/.cache}/imgdex/emoji
+    tests/images/emoji.sh "$images" apple google
+    python3 tests/bench/retrieval.py --images "$images" --binary "$1" --amqp "$IMGDEX_TEST_AMQP_URL" \
+        --es "$IMGDEX_TEST_ES_URL" --models vgg16 --stored 200 --queries 50 --check
+}
+
 tests() {
     start_servers
     step compile cargo test "${cargo_flags[@]}" --no-run
@@ -65,6 +72,8 @@ tests() {
     await_servers
     # shellcheck disable=SC2086 # words, as the caller wrote them
     step tests cargo test "${cargo_flags[@]}" ${TEST_ARGS:-}
+    # A part of the set of `make bench`: from the queue to searches with the real network.
+    [[ -n ${TEST_ARGS:-} ]] || step recall recall "$target/debug/imgdex"
 }
 
 step setup tests/services/setup.sh "${needs[@]}"

@@ -91,7 +91,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
         broken: None,
     };
     let Run { pipeline, mut summary, progress, broken, .. } = run.all(Sources::find(args.sources)?, &stop).await;
-    summary.seconds = progress.finish().as_secs_f64();
+    summary.seconds = progress.finish().as_millis() as f64 / 1000.0;
     // Every task has ended, so this is the last owner; what it wrote was durable when the tasks ended.
     if let Some(pipeline) = Arc::into_inner(pipeline) {
         pipeline.finish().await;

@@ -11,7 +11,7 @@ mod tensors;
 mod wheel;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is too large to be one of the known ones.
-    #[error("{} is {bytes} bytes large; files with these weights are at most {MAX_IMPORT_BYTES}", path.display())]
+    #[error("{} has {bytes} bytes or more; files with these weights have at most {MAX_IMPORT_BYTES}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -174,8 +174,16 @@ fn is_known(weights: &Weights, md5: &str) -> bool {
 /// Any [`Error`] but [`Error::Missing`], [`Error::Damaged`] and [`Error::Download`].
 pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, Error> {
     let bytes = read_bounded(file)?;
-    let md5 = hex(&Md5::digest(&bytes));
-    let canonical = canonical(bytes, file)?;
+    let (size, md5) = (bytes.len(), hex(&Md5::digest(&bytes)));
+    let canonical = canonical(bytes, file).map_err(|error| match error {
+        Error::Malformed { path, format, reason } => {
+            let known: Vec<_> = weights.sources.iter().map(|source| source.md5.as_str()).collect();
+            let expected = format!("expected a file with MD5 {}", known.join(" or "));
+            let reason = format!("{reason}; {expected}, found {size} bytes with MD5 {md5}");
+            Error::Malformed { path, format, reason }
+        }
+        other => other,
+    })?;
     let found = hex(&Sha256::digest(&canonical));
     let listed = found == weights.sha256;
     if !listed && !is_known(weights, &md5) {
@@ -199,11 +207,18 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Io { path: file.to_owned(), source };
-    let bytes = fs::metadata(file).map_err(failed)?.len();
-    if bytes > MAX_IMPORT_BYTES {
-        return Err(Error::TooLarge { path: file.to_owned(), bytes });
+    let opened = File::open(file).map_err(failed)?;
+    let size = opened.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::new();
+    // A device, or a file that grows, has more than its size says.
+    if size <= MAX_IMPORT_BYTES {
+        opened.take(MAX_IMPORT_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
-    fs::read(file).map_err(failed)
+    let size = size.max(bytes.len() as u64);
+    if size > MAX_IMPORT_BYTES {
+        return Err(Error::TooLarge { path: file.to_owned(), bytes: size });
+    }
+    Ok(bytes)
 }
 
 type Reader = fn(Vec<u8>) -> Result<Tensors, String>;

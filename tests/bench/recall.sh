@@ -4,7 +4,7 @@
 set -euo pipefail
 
 images=${XDG_CACHE_HOME:-$HOME/.cache}/imgdex/emoji
-tests/images/emoji.sh "$images"
+tests/images/emoji.sh "$images" apple google
 tests/services/rabbitmq.sh start "$IMGDEX_BENCH_TMP/rabbitmq" >/dev/null
 tests/services/elasticsearch.sh start "$IMGDEX_BENCH_TMP/elasticsearch" >/dev/null
 # shellcheck disable=SC2086 # words, as the caller wrote them

@@ -187,15 +187,17 @@ class Worker:
         run = self.run
         command = [run.args.binary, "worker", "--amqp", run.args.amqp, "--queue", run.tag, "--store", run.store,
                    "--model", run.model, "--admin-listen", "127.0.0.1:0", "--allow-net", "127.0.0.0/8",
-                   "--allow-port", run.base.rsplit(":", 1)[1], "--retry-delays", "1,1,1", "--log", "info"]
+                   "--allow-port", run.base.rsplit(":", 1)[1], "--retry-delays", "1,2", "--log", "info"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
+        said = []
         for line in self.process.stderr:
+            said.append(line)
             found = re.search(r"listening.*?(127\.0\.0\.1:\d+)", line)
             if found:
                 run.admin = found.group(1)
                 break
         else:
-            sys.exit(f"retrieval.py: the worker ended with {self.process.wait()}")
+            sys.exit(f"retrieval.py: the worker ended with {self.process.wait()}: {''.join(said)}")
         # Keep reading, or the worker would block on a full pipe.
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 

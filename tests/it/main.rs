@@ -12,10 +12,10 @@ mod cli;
 mod deploy;
 /// The Elasticsearch store against a real server.
 mod elastic;
-/// Features equal those of Keras.
-mod features;
 /// The embedded store: versions, damage, kills, a second process, and what a search finds.
 mod embedded;
+/// Features equal those of Keras.
+mod features;
 /// Fetching from bad hosts, bad name servers and odd files.
 mod fetch;
 /// From the queue to the index: the real worker between a real RabbitMQ and a real Elasticsearch.

@@ -31,6 +31,8 @@ pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progr
     fs::create_dir_all(folder).await.map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     let path = folder.join(format!("{}.download", source.md5));
     let client = Client::builder()
+        // A range counts bytes of the file as it is.
+        .no_gzip()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("imgdex/", env!("CARGO_PKG_VERSION")))
