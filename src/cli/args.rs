@@ -3,6 +3,9 @@
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+/// Where the arguments of every command stand in the help: last, and apart.
+const GENERAL: &str = "General options";
+
 /// A broker on this machine as it comes from its package.
 const DEFAULT_BROKER: &str = "amqp://127.0.0.1:5672/%2f";
 
@@ -11,13 +14,13 @@ const DEFAULT_BROKER: &str = "amqp://127.0.0.1:5672/%2f";
 pub struct GlobalArgs {
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `imgdex=debug`
     /// [default: info for worker, warn otherwise]
-    #[arg(long, global = true, env = "IMGDEX_LOG")]
+    #[arg(long, global = true, help_heading = GENERAL, env = "IMGDEX_LOG")]
     pub log: Option<String>,
     /// How logs are written
-    #[arg(long, global = true, env = "IMGDEX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, help_heading = GENERAL, env = "IMGDEX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// Configuration file [default: imgdex.toml in the configuration folder, where it exists]
-    #[arg(long, global = true, env = "IMGDEX_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GENERAL, env = "IMGDEX_CONFIG", value_name = "FILE")]
     pub config: Option<std::path::PathBuf>,
 }
 

@@ -21,12 +21,13 @@ pub const HELP: &str = "Image file, folder, URL, .txt list, or - for standard in
 pub const LONG_HELP: &str = "\
 What to take, any number of:
   FILE    an image, whatever its name ends in
-  FOLDER  every image file below it, in order of names; hidden files are left out. An image file ends in
-          .jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .avif or .jxl
+  FOLDER  every image file below it, in order of names, hidden ones left out; its name
+          ends in .jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .heic
+          .heif .avif or .jxl
   URL     http:// or https://
-  X.txt   a list: one file, folder, URL or JSON reference per line; # begins a comment line; relative paths are
-          relative to the list
-  -       the same lines from standard input, taken as they arrive; relative to the current folder";
+  X.txt   a list: one file, folder, URL or JSON reference per line; # begins a comment;
+          relative paths are relative to the list
+  -       the same lines from standard input, taken as they arrive";
 
 /// Names that a folder is searched for. Some of these formats are refused later, by name: better than to pass over a
 /// photograph in silence.

@@ -3,7 +3,7 @@
 use std::collections::TryReserveError;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -143,6 +143,7 @@ impl Location {
     /// Connects to the store; `None` where there is no file or an empty one.
     fn connect(&self) -> Result<Option<File>, Error> {
         let Some(identity) = self.identity().map_err(|error| self.io(&error))? else { return Ok(None) };
+        self.check_header()?;
         let opened = self.open(OpenFlags::empty()).and_then(|mut connection| {
             let nature = Nature::of(&connection.transaction()?)?;
             Ok((connection, nature))
@@ -158,6 +159,7 @@ impl Location {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder).map_err(|error| self.io(&error))?;
         }
+        self.check_header()?;
         let made = self.open(OpenFlags::SQLITE_OPEN_CREATE).and_then(|mut connection| {
             // A look first: nothing is changed in a file that is something else.
             let nature = Nature::of(&connection.transaction()?)?;
@@ -175,6 +177,19 @@ impl Location {
         match self.accept(nature)? {
             Some((origin, _)) => origin.check(model, self),
             None => Err(Error::Io { store: self.to_string(), reason: "it stayed empty".to_owned() }),
+        }
+    }
+
+    /// Refuses a file that does not begin as SQLite's do: SQLite itself takes a very short one for an empty database.
+    fn check_header(&self) -> Result<(), Error> {
+        const MAGIC: &[u8] = b"SQLite format 3\0";
+        let mut header = Vec::new();
+        let read = fs::File::open(&self.path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut header));
+        match read {
+            Ok(_) if header.is_empty() || header == MAGIC => Ok(()),
+            Ok(_) => Err(self.io(&io::Error::other("file is not a database; name another one"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.io(&error)),
         }
     }
 

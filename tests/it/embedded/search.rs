@@ -46,7 +46,7 @@ async fn filters_similarity_and_ids() {
         [
             with("a", 0.0, "default", r#"{"n": 1, "tags": ["x", "y"]}"#),
             with("b", 0.1, "default", r#"{"n": 2, "tags": "x", "deep": {"er": true}}"#),
-            with("c", 0.2, "other", r#"{"n": 1, "deep.er": true}"#),
+            with("c", 0.21, "other", r#"{"n": 1, "deep.er": true}"#),
             with("d", 1.0, "other", "{}"),
             // Equal to b, stored later: ties come by id.
             with("aa", 0.1, "default", "{}"),
