@@ -214,6 +214,22 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
 }
 
+/// How to name a message in a log: its id, else its URL without credentials, else its beginning.
+pub fn name(body: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let reference = read(body).ok();
+    let url = |text: String| match Url::parse(&text) {
+        Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
+            // Fails only for URLs that can have neither.
+            let _ = (url.set_username(""), url.set_password(None));
+            url.into()
+        }
+        _ => text,
+    };
+    let name = reference.and_then(|reference| reference.id.or_else(|| reference.url.map(url)));
+    name.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(LONGEST).collect()
+}
+
 fn bounded(field: &'static str, value: &str, limit: usize) -> Result<(), Error> {
     if value.is_empty() {
         return Err(Error::EmptyField(field));

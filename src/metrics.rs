@@ -160,6 +160,21 @@ impl Metrics {
         for reason in Reason::ALL {
             self.dead_letters.with_label_values(&[reason.code()]);
         }
+        for stage in ["fetch", "decode", "extract", "index", "total"] {
+            self.stages.with_label_values(&[stage]);
+        }
+        for status in ["ok", "too_large", "refused", "blocked", "failed"] {
+            self.bulk_requests.with_label_values(&[status]);
+        }
+        for outcome in ["indexed", "deleted", "stale", "rejected", "busy", "blocked", "given_up"] {
+            self.bulk_items.with_label_values(&[outcome]);
+        }
+        for cause in ["host", "panic", "fetch_resolve", "fetch_connect", "fetch_broken", "fetch_status"] {
+            self.retries.with_label_values(&[cause]);
+        }
+        for end in ["connect", "topology", "lost", "cancelled", "ack", "publish", "stopped"] {
+            self.sessions.with_label_values(&[end]);
+        }
     }
 
     /// Counts a delivery in. Pair with exactly one [`Self::settled`].

@@ -7,11 +7,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::broker::receipt::{Cause, Receipt};
 use crate::broker::session::Consumer;
 use crate::fetch;
+use crate::message;
 use crate::metrics::{Metrics, Stage};
 use crate::model::manifest::Manifest;
 use crate::pipeline::{Failure, Pipeline, Verdict};
@@ -82,20 +84,27 @@ impl Shared {
     /// One message, from delivery to settlement.
     async fn handle(&self, receipt: Receipt) {
         let start = Instant::now();
-        let result = self.pipeline.process(&receipt.envelope()).await;
+        let envelope = receipt.envelope();
+        let result = self.pipeline.process(&envelope).await;
         self.metrics.stage(Stage::Total, start.elapsed());
         match result {
             Ok(outcome) => receipt.done(outcome).await,
             Err(failure) => {
-                let verdict = failure.verdict();
-                if verdict == Verdict::GiveBack {
-                    tracing::warn!(%failure, "giving a message back");
-                    let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
-                    self.stop.run_until_cancelled(sleep(delay)).await;
-                }
-                receipt.fail(verdict, cause(&failure)).await;
+                // Whatever is logged from here on says which image it is about.
+                let span = tracing::warn_span!("message", image = message::name(&envelope.body));
+                self.fail(receipt, &failure).instrument(span).await;
             }
         }
+    }
+
+    async fn fail(&self, receipt: Receipt, failure: &Failure) {
+        let verdict = failure.verdict();
+        if verdict == Verdict::GiveBack {
+            tracing::warn!(%failure, "giving a message back");
+            let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
+            self.stop.run_until_cancelled(sleep(delay)).await;
+        }
+        receipt.fail(verdict, cause(failure)).await;
     }
 }
 

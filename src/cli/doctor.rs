@@ -123,7 +123,7 @@ async fn weights(args: &ModelArgs) -> Finding {
         let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
         tokio::task::spawn_blocking(move || {
             crate::model::load(&manifest, &folder, None)
-                .map(|_| folder.display().to_string())
+                .map(|_| format!("{} loads from {}", manifest.name, folder.display()))
                 .map_err(|error| error.to_string())
         })
         .await

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -15,9 +14,8 @@ use super::output::{self, OutputArgs};
 use super::progress::Progress;
 use super::sources::{self, Failed, Item, Source, Sources};
 use super::{Error, Exit, setup};
-use crate::backoff::Backoff;
 use crate::index::{self, Indexer};
-use crate::message::Envelope;
+use crate::message::{self, Envelope};
 use crate::pipeline::{Failure, Outcome, Pipeline, Verdict};
 use crate::shutdown;
 use crate::store::now_ms;
@@ -27,9 +25,6 @@ const IN_FLIGHT: usize = 32;
 
 /// Documents in one write: less than are on their way, so that the network goes on meanwhile.
 const BATCH: usize = 16;
-
-/// How often an image is tried whose host fails in a way that may pass.
-const TRIES: u32 = 3;
 
 /// Index images into a store.
 #[derive(Args, Debug)]
@@ -193,27 +188,10 @@ impl Run {
     }
 }
 
-/// Walks one source through the pipeline, again where its host may just be busy.
+/// Walks one source through the pipeline.
 async fn process(pipeline: &Pipeline, source: &Source) -> Result<Outcome, Failure> {
-    let body = serde_json::to_vec(&source.reference).map_err(|error| crate::message::Error::Json(error.to_string()))?;
-    let envelope = Envelope { body, first_received_ms: now_ms(), ..Envelope::default() };
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-    loop {
-        let result = pipeline.process(&envelope).await;
-        let Err(failure) = &result else { return result };
-        match failure.verdict() {
-            Verdict::Retry { after, .. } if backoff.attempts() + 1 < TRIES => {
-                let drawn = backoff.next_delay();
-                // A host that asks for more patience than a command has is not asked again.
-                match after {
-                    Some(asked) if asked > backoff.bound() => return result,
-                    Some(asked) => tokio::time::sleep(asked.max(drawn)).await,
-                    None => tokio::time::sleep(drawn).await,
-                }
-            }
-            Verdict::Retry { .. } | Verdict::DeadLetter(_) | Verdict::GiveBack => return result,
-        }
-    }
+    let body = serde_json::to_vec(&source.reference).map_err(|error| message::Error::Json(error.to_string()))?;
+    pipeline.process(&Envelope { body, first_received_ms: now_ms(), ..Envelope::default() }).await
 }
 
 fn report(summary: &Summary, format: OutputFormat) -> Result<(), Error> {

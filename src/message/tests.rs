@@ -122,3 +122,16 @@ fn json_nested_past_the_parser_s_limit_is_an_error_and_not_a_crash() {
     let body = format!("{{\"url\":\"http://h/\",\"metadata\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(parse(&envelope(body)), Err(Error::Json(_))));
 }
+
+#[test]
+fn a_log_names_a_message_without_its_credentials() {
+    for (body, expected) in [
+        (r#"{"id": "a", "url": "https://h/x"}"#, "a"),
+        ("https://user:secret@h/x.png", "https://h/x.png"),
+        (r#"{"url": "https://h/x"}"#, "https://h/x"),
+        ("{broken", "{broken"),
+    ] {
+        assert_eq!(name(body.as_bytes()), expected);
+    }
+    assert_eq!(name(&[b'x'; 1000]).len(), 200);
+}

@@ -1,17 +1,17 @@
 //! The embedded store: SQLite on disk, an exact scan in memory.
 //!
-//! The file is the truth; a search reads a copy of its vectors that [`matrix`] keeps in memory and brings up to date
+//! The file is the truth; a search reads a copy of its vectors that `matrix` keeps in memory and brings up to date
 //! before every search, from the same snapshot of the file that its answer is made of. So writes of this process and of
 //! others are seen at once, and every answer is one moment of the store.
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`file`](mod@file) | connections: the schema, what a file is, what a failure means |
-//! | [`rows`] | the SQL of documents |
-//! | [`matrix`] | the vectors in memory, with what filters look at |
-//! | [`terms`] | metadata as Elasticsearch's `flattened` field has it |
-//! | [`search`] | the nearest rows: scanned in float32, decided in float64 |
-//! | [`scan`] | the vector kernels; the only unsafe code |
+//! | `file` | connections: the schema, what a file is, what a failure means |
+//! | `rows` | the SQL of documents |
+//! | `matrix` | the vectors in memory, with what filters look at |
+//! | `terms` | metadata as Elasticsearch's `flattened` field has it |
+//! | `search` | the nearest rows: scanned in float32, decided in float64 |
+//! | `scan` | the vector kernels; the only unsafe code |
 
 mod file;
 mod matrix;
