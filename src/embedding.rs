@@ -1,9 +1,12 @@
 //! A feature vector that is fit to be stored and compared.
 
+use serde::{Deserialize, Serialize};
+
 /// A finite vector of unit L2 length.
 ///
 /// The only ways to make one check or establish both properties, so no store or formula needs to check again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<f32>", into = "Vec<f32>")]
 pub struct Embedding(Box<[f32]>);
 
 /// Why a vector is not an embedding.
@@ -22,6 +25,20 @@ pub enum Degenerate {
 
 /// How far the norm of a stored vector may be from 1: float32 rounding of 512 terms stays well below it.
 const UNIT_TOLERANCE: f64 = 1e-4;
+
+impl TryFrom<Vec<f32>> for Embedding {
+    type Error = Degenerate;
+
+    fn try_from(values: Vec<f32>) -> Result<Self, Degenerate> {
+        Self::from_unit(values)
+    }
+}
+
+impl From<Embedding> for Vec<f32> {
+    fn from(embedding: Embedding) -> Self {
+        embedding.0.into_vec()
+    }
+}
 
 impl Embedding {
     /// Divides raw features by their L2 norm (computed in f64).

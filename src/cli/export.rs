@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::args::StoreArgs;
 use super::progress::Progress;
-use super::record::{FORMAT, Header, Record};
+use super::record::{FORMAT, Header};
 use super::{Error, Exit, setup};
 use crate::store::{self, Store};
 
@@ -65,7 +65,7 @@ async fn documents(store: &Store, output: &mut Output, progress: &mut Progress) 
         let Some(last) = page.last() else { return Ok(exported) };
         after = Some(last.id.clone());
         for document in page {
-            output.line(&Record::from(document))?;
+            output.line(&document)?;
             progress.advance();
             exported += 1;
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::{ModelArgs, StoreArgs};
 use super::export::check_name;
 use super::progress::Progress;
-use super::record::{FORMAT, Header, Record};
+use super::record::{self, FORMAT, Header};
 use super::{Error, Exit, setup};
 use crate::model::manifest::Manifest;
 use crate::store::{Document, Origin, Store, Write, Written};
@@ -62,7 +62,7 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
         Import { store, manifest, progress: Progress::start(None, "documents"), counts: Counts::default() };
     let mut batch = Vec::with_capacity(BATCH);
     for (line, number) in lines.zip(2_u64..) {
-        match Record::read(&line.map_err(unreadable)?, import.manifest.dims) {
+        match record::read(&line.map_err(unreadable)?, import.manifest.dims) {
             Ok(document) => batch.push(document),
             Err(error) => import.failed(&format!("{name}, line {number}"), &error.to_string()),
         }

@@ -1,9 +1,8 @@
-//! The lines of an export: a header, then one document per line, vectors included.
+//! The lines of an export: a header, then one [`Document`] per line, vectors included.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::embedding::{Degenerate, Embedding};
+use crate::embedding::Embedding;
 use crate::message::{self, WireReference};
 use crate::store::{Document, Origin};
 
@@ -20,23 +19,6 @@ pub struct Header {
     pub origin: Origin,
 }
 
-/// A document as a line.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
-    id: String,
-    url: String,
-    collection: String,
-    version: u64,
-    width: u32,
-    height: u32,
-    bytes: u64,
-    format: String,
-    content_sha256: String,
-    indexed_at_ms: u64,
-    metadata: Map<String, Value>,
-    embedding: Option<Vec<f32>>,
-}
-
 /// Why a line is not a document that a store could take.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,9 +28,6 @@ pub enum Error {
     /// A field that no reference may have either.
     #[error(transparent)]
     Field(#[from] message::Error),
-    /// The vector cannot be compared with others.
-    #[error(transparent)]
-    Vector(#[from] Degenerate),
     /// The vector is not of this model.
     #[error("the vector has {found} values, not {expected}")]
     Dims {
@@ -59,86 +38,33 @@ pub enum Error {
     },
 }
 
-impl From<Document> for Record {
-    fn from(document: Document) -> Self {
-        let Document {
-            id,
-            url,
-            collection,
-            version,
-            width,
-            height,
-            bytes,
-            format,
-            content_sha256,
-            indexed_at_ms,
-            metadata,
-            embedding,
-        } = document;
-        let embedding = embedding.map(|embedding| embedding.as_slice().to_vec());
-        Self {
-            id,
-            url,
-            collection,
-            version,
-            width,
-            height,
-            bytes,
-            format,
-            content_sha256,
-            indexed_at_ms,
-            metadata,
-            embedding,
-        }
-    }
-}
-
-impl Record {
-    /// Parses and checks a line; `dims` is the length of the model's vectors.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn read(line: &str, dims: usize) -> Result<Document, Error> {
-        let record: Self = serde_json::from_str(line)?;
-        // The limits of a message hold here too: one bad id would make Elasticsearch refuse a whole batch.
-        message::check(
-            WireReference {
-                id: Some(record.id.clone()),
-                url: Some(record.url.clone()),
-                version: Some(record.version.into()),
-                collection: Some(record.collection.clone()),
-                metadata: Some(record.metadata.clone()),
-                ..WireReference::default()
-            },
-            0,
-        )?;
-        let embedding = match record.embedding {
-            Some(values) if values.len() != dims => {
-                return Err(Error::Dims { found: values.len(), expected: dims });
-            }
-            Some(values) => Some(Embedding::from_unit(values)?),
-            None => None,
-        };
-        Ok(Document {
-            id: record.id,
-            url: record.url,
-            collection: record.collection,
-            version: record.version,
-            width: record.width,
-            height: record.height,
-            bytes: record.bytes,
-            format: record.format,
-            content_sha256: record.content_sha256,
-            indexed_at_ms: record.indexed_at_ms,
-            metadata: record.metadata,
-            embedding,
-        })
+/// Parses and checks the line of a document; `dims` is the length of the model's vectors.
+///
+/// # Errors
+/// See [`Error`].
+pub fn read(line: &str, dims: usize) -> Result<Document, Error> {
+    let document: Document = serde_json::from_str(line)?;
+    // The limits of a message hold here too: one bad id would make Elasticsearch refuse a whole batch.
+    let reference = WireReference {
+        id: Some(document.id.clone()),
+        url: Some(document.url.clone()),
+        version: Some(document.version.into()),
+        collection: Some(document.collection.clone()),
+        metadata: Some(document.metadata.clone()),
+        ..WireReference::default()
+    };
+    message::check(reference, 0)?;
+    match document.embedding.as_ref().map(Embedding::dims) {
+        Some(found) if found != dims => Err(Error::Dims { found, expected: dims }),
+        Some(_) | None => Ok(document),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::{Map, Value};
+
     use super::*;
 
     fn document() -> Document {
@@ -160,21 +86,21 @@ mod tests {
 
     #[test]
     fn a_document_survives_the_way_out_and_in_bit_by_bit() {
-        let line = serde_json::to_string(&Record::from(document())).unwrap();
-        assert_eq!(Record::read(&line, 3).unwrap(), document());
+        let line = serde_json::to_string(&document()).unwrap();
+        assert_eq!(read(&line, 3).unwrap(), document());
     }
 
     #[test]
     fn what_no_store_should_take_is_refused() {
         let line = |edit: &dyn Fn(&mut Value)| {
-            let mut value = serde_json::to_value(Record::from(document())).unwrap();
+            let mut value = serde_json::to_value(document()).unwrap();
             edit(&mut value);
-            Record::read(&value.to_string(), 3).unwrap_err().to_string()
+            read(&value.to_string(), 3).unwrap_err().to_string()
         };
         assert!(line(&|v| v["id"] = "x".repeat(513).into()).contains("id is 513 bytes"));
         assert!(line(&|v| v["version"] = (-1).into()).contains("not a document"));
-        assert!(line(&|v| v["embedding"] = vec![1.0; 2].into()).contains("has 2 values, not 3"));
+        assert!(line(&|v| v["embedding"] = vec![0.6, 0.8].into()).contains("has 2 values, not 3"));
         assert!(line(&|v| v["embedding"] = vec![1.0; 3].into()).contains("norm"));
-        assert!(Record::read("{", 3).is_err());
+        assert!(read("{", 3).is_err());
     }
 }

@@ -15,8 +15,8 @@ use crate::distance::{Measure, Mode};
 use crate::embedding::Embedding;
 use crate::model::manifest::Manifest;
 
-/// One stored image.
-#[derive(Clone, Debug, PartialEq)]
+/// One stored image; in this form also a line of an export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// Unique in its store, across collections.
     pub id: String,
