@@ -214,20 +214,25 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
 }
 
-/// How to name a message in a log: its id, else its URL without credentials, else its beginning.
+/// How to name a message in a log: its id, else its URL without what may be secret (user, password, query), else its
+/// beginning.
 pub fn name(body: &[u8]) -> String {
     const LONGEST: usize = 200;
-    let reference = read(body).ok();
-    let url = |text: String| match Url::parse(&text) {
-        Ok(mut url) if url.password().is_some() || !url.username().is_empty() => {
-            // Fails only for URLs that can have neither.
-            let _ = (url.set_username(""), url.set_password(None));
-            url.into()
-        }
-        _ => text,
+    let name = match read(body) {
+        Ok(WireReference { id: Some(id), .. }) => id,
+        Ok(WireReference { url: Some(url), .. }) => Url::parse(&url).map_or(url, |url| without_secrets(url).into()),
+        Ok(_) | Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    let name = reference.and_then(|reference| reference.id.or_else(|| reference.url.map(url)));
-    name.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(LONGEST).collect()
+    name.chars().take(LONGEST).collect()
+}
+
+fn without_secrets(mut url: Url) -> Url {
+    // Both fail only for URLs that can have neither.
+    let _ = (url.set_username(""), url.set_password(None));
+    if url.query().is_some() {
+        url.set_query(Some("..."));
+    }
+    url
 }
 
 fn bounded(field: &'static str, value: &str, limit: usize) -> Result<(), Error> {
