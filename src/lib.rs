@@ -36,7 +36,7 @@
 //!
 //! - A stage may use the noun it consumes, never the verb before it. Dependencies point one way: `cli -> worker ->
 //!   pipeline -> {message, fetch, decode, extract, index} -> {model, store}`.
-//! - `broker` knows no images. Only `broker::receipt` acknowledges.
+//! - `broker` knows no images. Only `broker::receipt` acknowledges a delivery; `broker::dead` removes dead letters on request.
 //! - Nothing but `store::elasticsearch::client` speaks HTTP to Elasticsearch.
 //! - Only `pipeline` knows the order of the stages.
 //! - A vector is never compared with one of another model: the model's fingerprint is written into every store and

@@ -61,7 +61,8 @@ impl History {
     }
 }
 
-fn number(value: &AMQPValue) -> Option<u64> {
+/// A header's value, where it is a number of ours.
+pub(super) fn number(value: &AMQPValue) -> Option<u64> {
     let number = match value {
         AMQPValue::ShortShortInt(n) => i64::from(*n),
         AMQPValue::ShortShortUInt(n) => i64::from(*n),
@@ -133,6 +134,21 @@ impl Failed<'_> {
         }
         without_expiration_and_user(original).with_headers(headers).with_delivery_mode(PERSISTENT)
     }
+}
+
+/// Headers that tell of failures, which a replayed message has not had.
+const FAILURES: [&str; 7] = [ATTEMPTS, FIRST_ERROR_MS, LAST_ERROR_MS, ERROR, STATUS, REASON, WORKER_VERSION];
+
+/// The properties under which a dead letter goes back to the work queue: without its failures, but with the time of its
+/// first receipt, which may be its version.
+pub(super) fn fresh(dead: &BasicProperties) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in &dead.headers().clone().unwrap_or_default() {
+        if !FAILURES.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    without_expiration_and_user(dead).with_headers(headers).with_delivery_mode(PERSISTENT)
 }
 
 /// Properties can be set, not unset: copies all but the two.

@@ -1,8 +1,10 @@
 //! Sessions, receipts, publishing, topology. Knows no images.
 //!
 //! [`session`] keeps one consuming session after the other alive; each delivery becomes a [`receipt::Receipt`], which
-//! alone acknowledges; [`topology`] says which queues there are; [`publish`] is the producer's side.
+//! alone acknowledges it; [`topology`] says which queues there are; [`publish`] is the producer's side; [`dead`] looks into
+//! queues, and replays or removes dead letters.
 
+pub mod dead;
 pub mod headers;
 pub mod publish;
 pub mod receipt;

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+pub mod dlq;
 pub mod doctor;
 pub mod embed;
 pub mod export;
@@ -18,6 +19,7 @@ pub mod record;
 pub mod search;
 pub mod setup;
 pub mod sources;
+pub mod why;
 pub mod worker;
 
 use std::env;
@@ -51,6 +53,10 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Take references from the queue, index them into the store
     Worker(worker::WorkerArgs),
+    /// List, show, replay and remove dead letters
+    Dlq(dlq::DlqArgs),
+    /// Say where an image is: indexed, waiting for a retry, dead-lettered or unknown
+    Why(why::WhyArgs),
     /// Create and inspect the index of a store
     Mappings(mappings::MappingsArgs),
     /// Fetch, import and inspect the weights
@@ -104,6 +110,10 @@ impl Error {
     fn reader_gone() -> Self {
         Self::new(Exit::Done, "")
     }
+
+    fn is_reader_gone(&self) -> bool {
+        self.exit == Exit::Done
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -118,7 +128,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             if !error.message.is_empty() {
-                eprintln!("imgdex: {error}");
+                output::note(format_args!("imgdex: {error}"));
             }
             error.exit.into()
         }
@@ -126,7 +136,15 @@ pub fn main() -> ExitCode {
 }
 
 fn start(arguments: Vec<OsString>) -> Result<Exit, Error> {
-    let layers = layers(&arguments)?;
+    let layers = match layers(&arguments) {
+        Ok(layers) => layers,
+        // Help, version and completions are answered whatever is wrong with the configuration.
+        Err(error) => match parse(&Layers::default(), arguments) {
+            Err(help) if !help.use_stderr() => help.exit(),
+            Ok(Cli { command: Command::Completions(args), .. }) => return completions::run(&args),
+            _ => return Err(error),
+        },
+    };
     // Prints help, the version, or what is wrong with the command line, and ends the process.
     let cli = parse(&layers, arguments).unwrap_or_else(|error| error.exit());
     let default = if matches!(cli.command, Command::Worker(_)) { "info" } else { "warn" };
@@ -175,6 +193,8 @@ async fn dispatch(command: Command, layers: &Layers) -> Result<Exit, Error> {
         Command::Embed(args) => embed::run(args).await,
         Command::Publish(args) => publish::run(args).await,
         Command::Worker(args) => worker::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
+        Command::Why(args) => why::run(args).await,
         Command::Mappings(args) => mappings::run(args).await,
         Command::Model(args) => model::run(args).await,
         Command::Import(args) => import::run(args).await,
