@@ -17,6 +17,9 @@ pub const PREFIX: &str = "IMGDEX_";
 /// The one argument that cannot be in the file, which it names.
 const CONFIG: &str = "IMGDEX_CONFIG";
 
+/// A variable that nobody sets: what an argument reads whose own variable was read here.
+const NOBODY: &str = "IMGDEX_";
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -102,6 +105,16 @@ impl Setting {
         key_of(&self.variable)
     }
 
+    /// A variable's value where it must be taken apart here: repeatable settings are separated by commas in the
+    /// environment, but those whose values may hold commas are not on the command line.
+    fn split(&self, value: &OsString) -> Option<Layered> {
+        let repeatable = self.args.iter().any(|arg| matches!(arg.get_action(), ArgAction::Append));
+        let delimited = self.args.iter().all(|arg| arg.get_value_delimiter().is_some());
+        let text = value.to_str().filter(|_| repeatable && !delimited)?;
+        let values = text.split(',').map(OsString::from).collect();
+        Some(Layered { values, origin: Origin::Environment, secret: self.secret })
+    }
+
     /// Checks a value as each of the commands would.
     ///
     /// # Errors
@@ -146,12 +159,11 @@ fn key_of(variable: &str) -> String {
 
 /// Parses one value with an argument's own parser, away from its command.
 fn check(arg: &Arg, value: &OsString) -> Result<(), String> {
-    if matches!(arg.get_action(), ArgAction::SetTrue) {
-        return if value == "true" || value == "false" { Ok(()) } else { Err("neither true nor false".to_owned()) };
-    }
     let mut alone =
         Arg::new("value").long("value").value_parser(arg.get_value_parser().clone()).allow_hyphen_values(true);
-    alone = alone.value_delimiter(arg.get_value_delimiter()).action(arg.get_action().clone());
+    if matches!(arg.get_action(), ArgAction::Append) {
+        alone = alone.value_delimiter(arg.get_value_delimiter()).action(ArgAction::Append);
+    }
     let command = Command::new("check").no_binary_name(true).arg(alone);
     match command.try_get_matches_from([OsString::from("--value"), value.clone()]) {
         Ok(_) => Ok(()),
@@ -171,6 +183,8 @@ pub struct Layers {
     /// The configuration file that was read.
     pub file: Option<PathBuf>,
     values: BTreeMap<String, Layered>,
+    /// Variables that are set to nothing, which is how some orchestrators say that they are not set.
+    empty: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -201,9 +215,17 @@ impl Layers {
                 values.insert(variable, layered);
             }
         }
+        let mut empty = BTreeSet::new();
+        for setting in settings.values() {
+            match environment(&setting.variable) {
+                Some(value) if value.is_empty() => drop(empty.insert(setting.variable.clone())),
+                Some(value) => values.extend(setting.split(&value).map(|layered| (setting.variable.clone(), layered))),
+                None => {}
+            }
+        }
         for setting in settings.values().filter(|setting| setting.secret) {
             let Some(path) = environment(&format!("{}_FILE", setting.variable)) else { continue };
-            if environment(&setting.variable).is_some() {
+            if environment(&setting.variable).is_some_and(|value| !value.is_empty()) {
                 return Err(Error::Both(setting.variable.clone()));
             }
             let path = PathBuf::from(path);
@@ -214,25 +236,33 @@ impl Layers {
             let layered = Layered { values: vec![secret.into()], origin: Origin::SecretFile(path), secret: true };
             values.insert(setting.variable.clone(), layered);
         }
-        Ok(Self { file, values })
+        Ok(Self { file, values, empty })
     }
 
     /// Makes what was read the defaults of a command and its subcommands.
     pub fn apply(&self, command: Command) -> Command {
-        let command = command.mut_args(|arg| match variable_of(&arg).and_then(|variable| self.values.get(&variable)) {
-            Some(layered) => {
-                let secret = layered.secret;
-                arg.default_values(layered.values.clone()).hide_default_value(secret)
-            }
+        let command = command.mut_args(|arg| match variable_of(&arg) {
+            Some(variable) => self.apply_to(arg, &variable),
             None => arg,
         });
         let names: BTreeSet<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
         names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |command| self.apply(command)))
     }
 
+    fn apply_to(&self, arg: Arg, variable: &str) -> Arg {
+        let layered = self.values.get(variable);
+        let read =
+            self.empty.contains(variable) || layered.is_some_and(|layered| layered.origin == Origin::Environment);
+        let arg = if read { arg.env(NOBODY).hide_env(true) } else { arg };
+        match layered {
+            Some(layered) => arg.default_values(layered.values.clone()).hide_default_value(layered.secret),
+            None => arg,
+        }
+    }
+
     /// The value of a setting, several joined by commas, and where it comes from; flags aside.
     pub fn value(&self, setting: &Setting, environment: impl Fn(&str) -> Option<OsString>) -> (String, Origin) {
-        if let Some(value) = environment(&setting.variable) {
+        if let Some(value) = environment(&setting.variable).filter(|value| !value.is_empty()) {
             return (value.to_string_lossy().into_owned(), Origin::Environment);
         }
         match self.values.get(&setting.variable) {

@@ -1,5 +1,6 @@
 //! Arguments that several commands share. Every flag is also an environment variable `IMGDEX_` + its name.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
@@ -57,7 +58,7 @@ pub struct StoreArgs {
     #[arg(long, env = "IMGDEX_ES_CA", value_name = "FILE")]
     pub es_ca: Option<std::path::PathBuf>,
     /// Allow an API key or password over plain HTTP to a host other than this one
-    #[arg(long, env = "IMGDEX_ALLOW_PLAIN_HTTP")]
+    #[arg(long, env = "IMGDEX_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_plain_http: bool,
 }
 
@@ -103,7 +104,7 @@ pub struct FetchArgs {
     #[arg(long, env = "IMGDEX_MAX_IMAGE_PIXELS", value_name = "N", default_value_t = 100_000_000)]
     pub max_image_pixels: u64,
     /// Decode TIFF too
-    #[arg(long, env = "IMGDEX_ALLOW_TIFF")]
+    #[arg(long, env = "IMGDEX_ALLOW_TIFF", value_parser = BoolishValueParser::new())]
     pub allow_tiff: bool,
 }
 

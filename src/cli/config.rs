@@ -4,6 +4,7 @@ use std::env;
 
 use clap::{Args, CommandFactory, Subcommand};
 use serde::Serialize;
+use url::Url;
 
 use super::output::{self, OutputArgs, Table};
 use super::{Cli, Command, Error, Exit};
@@ -48,8 +49,7 @@ fn show(output: &OutputArgs, layers: &Layers) -> Result<Exit, Error> {
     let settings = config::settings(&Cli::command());
     let records = settings.values().map(|setting| {
         let (value, origin) = layers.value(setting, |name| env::var_os(name));
-        let hidden = setting.secret && origin != Origin::Default;
-        let value = if hidden { "(hidden)".to_owned() } else { value };
+        let value = if setting.secret { without_secret(&value, &origin) } else { value };
         Record {
             setting: setting.key(),
             variable: setting.variable.clone(),
@@ -69,13 +69,29 @@ fn show(output: &OutputArgs, layers: &Layers) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+/// An address without its password; of anything else that is secret nothing.
+fn without_secret(value: &str, origin: &Origin) -> String {
+    if *origin == Origin::Default || value.starts_with("sqlite:") {
+        return value.to_owned();
+    }
+    match Url::parse(value) {
+        Ok(mut url) if url.has_host() => {
+            // Fails only for URLs that can have none.
+            let _ = url.password().is_some().then(|| url.set_password(Some("***")));
+            url.into()
+        }
+        _ => "(hidden)".to_owned(),
+    }
+}
+
 /// The file was checked when it was read; left are the environment, and what each setting alone cannot tell.
 fn check(layers: &Layers) -> Result<Exit, Error> {
     let settings = config::settings(&Cli::command());
     let mut problems: Vec<String> = settings
         .values()
         .filter_map(|setting| {
-            let reason = setting.check(&env::var_os(&setting.variable)?).err()?;
+            let value = env::var_os(&setting.variable).filter(|value| !value.is_empty())?;
+            let reason = setting.check(&value).err()?;
             Some(format!("{}: {reason}", setting.variable))
         })
         .collect();

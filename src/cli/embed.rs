@@ -88,15 +88,25 @@ pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
     let mut failures = 0usize;
     while let Some((source, result)) = results.next().await {
         match result {
-            Ok(embedding) => printer.print(&source, &embedding)?,
+            Ok(embedding) => match printer.print(&source, &embedding) {
+                // Nobody reads on, so nothing more is computed; what failed until then has failed.
+                Err(error) if error.is_reader_gone() => return Ok(exit(failures)),
+                result => result?,
+            },
             Err(reason) => {
                 failures += 1;
-                eprintln!("failed: {source}: {reason}");
+                output::note(format_args!("failed: {source}: {reason}"));
             }
         }
     }
-    printer.finish()?;
-    Ok(if failures == 0 { Exit::Done } else { Exit::ItemsFailed })
+    match printer.finish() {
+        Err(error) if !error.is_reader_gone() => Err(error),
+        _ => Ok(exit(failures)),
+    }
+}
+
+fn exit(failures: usize) -> Exit {
+    if failures == 0 { Exit::Done } else { Exit::ItemsFailed }
 }
 
 /// The way of one image to its features.
@@ -146,7 +156,7 @@ impl Printer {
         match self {
             Self::Ndjson => output::json_line(&Line { source, embedding: embedding.as_slice() }),
             Self::Npy { dims, rows } => {
-                eprintln!("row {}: {source}", rows.len() / (*dims * size_of::<f32>()));
+                output::note(format_args!("row {}: {source}", rows.len() / (*dims * size_of::<f32>())));
                 rows.extend(embedding.as_slice().iter().flat_map(|value| value.to_le_bytes()));
                 Ok(())
             }

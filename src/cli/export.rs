@@ -10,7 +10,7 @@ use clap::Args;
 use super::args::StoreArgs;
 use super::progress::Progress;
 use super::record::{FORMAT, Header};
-use super::{Error, Exit, setup};
+use super::{Error, Exit, output, setup};
 use crate::store::{self, Store};
 
 /// Documents per page: about 4 MB of JSON.
@@ -40,7 +40,7 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Error> {
     let exported = documents(&store, &mut output, &mut progress).await?;
     output.finish()?;
     let seconds = progress.finish().as_secs_f64();
-    eprintln!("{exported} exported in {seconds:.1} s: {store} to {}", args.file.display());
+    output::note(format_args!("{exported} exported in {seconds:.1} s: {store} to {}", args.file.display()));
     Ok(Exit::Done)
 }
 

@@ -10,7 +10,7 @@ use super::args::{ModelArgs, StoreArgs};
 use super::export::check_name;
 use super::progress::Progress;
 use super::record::{self, FORMAT, Header};
-use super::{Error, Exit, setup};
+use super::{Error, Exit, output, setup, sources};
 use crate::model::manifest::Manifest;
 use crate::store::{Document, Origin, Store, Write, Written};
 
@@ -47,8 +47,8 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     } else {
         Box::new(BufReader::new(File::open(&args.file).map_err(unreadable)?))
     };
-    let mut lines = reader.lines();
-    let first = lines.next().transpose().map_err(unreadable)?.unwrap_or_default();
+    let mut lines = Lines { reader, number: 0 };
+    let first = lines.next().transpose().map_err(unreadable)?.and_then(Result::ok).unwrap_or_default();
     let origin = header(&first).map_err(|reason| Error::new(Exit::Io, format!("{name}: {reason}")))?;
 
     // The documents' model, and no other: a store that is made here is made for it.
@@ -61,10 +61,19 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let mut import =
         Import { store, manifest, progress: Progress::start(None, "documents"), counts: Counts::default() };
     let mut batch = Vec::with_capacity(BATCH);
-    for (line, number) in lines.zip(2_u64..) {
-        match record::read(&line.map_err(unreadable)?, import.manifest.dims) {
+    let mut broken = None;
+    while let Some(line) = lines.next() {
+        let document = match line {
+            Ok(line) => line.and_then(|line| record::read(&line, import.manifest.dims).map_err(|e| e.to_string())),
+            Err(error) => {
+                // What was read until here is imported all the same.
+                broken = Some(unreadable(error));
+                break;
+            }
+        };
+        match document {
             Ok(document) => batch.push(document),
-            Err(error) => import.failed(&format!("{name}, line {number}"), &error.to_string()),
+            Err(reason) => import.failed(&format!("{name}, line {}", lines.number), &reason),
         }
         if batch.len() == BATCH {
             import.write(std::mem::take(&mut batch)).await?;
@@ -73,8 +82,32 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     import.write(batch).await?;
     let Import { store, progress, counts: Counts { imported, stale, failed }, .. } = import;
     let seconds = progress.finish().as_secs_f64();
-    eprintln!("{imported} imported, {stale} older than stored, {failed} failed in {seconds:.1} s: {name} to {store}");
-    Ok(if failed == 0 { Exit::Done } else { Exit::ItemsFailed })
+    output::note(format_args!(
+        "{imported} imported, {stale} older than stored, {failed} failed in {seconds:.1} s: {name} to {store}"
+    ));
+    match broken {
+        Some(error) => Err(error),
+        None if failed == 0 => Ok(Exit::Done),
+        None => Ok(Exit::ItemsFailed),
+    }
+}
+
+/// The lines of a file, none of which may be longer than any document is.
+struct Lines {
+    reader: Box<dyn BufRead>,
+    /// The number of the last line, from 1.
+    number: u64,
+}
+
+impl Lines {
+    /// The next line; the inner error is the line's own fault.
+    fn next(&mut self) -> Option<io::Result<Result<String, String>>> {
+        self.number += 1;
+        match sources::read_line(&mut self.reader) {
+            Ok(line) => line.map(|line| Ok(line.map_err(ToOwned::to_owned))),
+            Err(error) => Some(Err(error)),
+        }
+    }
 }
 
 fn header(line: &str) -> Result<Origin, String> {

@@ -1,21 +1,22 @@
 //! `imgdex index`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{FetchArgs, ModelArgs, OutputFormat, StoreArgs};
 use super::output::{self, OutputArgs};
 use super::progress::Progress;
-use super::sources::{self, Failed, Item, Source, Sources};
+use super::sources::{self, Failed, Item, Sources};
 use super::{Error, Exit, setup};
 use crate::index::{self, Indexer};
-use crate::message::{self, Envelope};
+use crate::message::{self, Envelope, WireReference};
 use crate::pipeline::{Failure, Outcome, Pipeline, Verdict};
 use crate::shutdown;
 use crate::store::now_ms;
@@ -59,7 +60,7 @@ struct Summary {
 }
 
 /// What became of one source.
-type Settled = (String, Result<Outcome, Failure>);
+type Settled = Result<Outcome, Failure>;
 
 /// Runs the command.
 ///
@@ -83,6 +84,8 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
         collection: args.collection,
         summary: Summary { store: store.to_string(), model: model.name.clone(), ..Summary::default() },
         progress: Progress::start(count(&args.sources).await, "images"),
+        last_version: 0,
+        names: HashMap::new(),
         broken: None,
     };
     let Run { pipeline, mut summary, progress, broken, .. } = run.all(Sources::find(args.sources)?, &stop).await;
@@ -95,7 +98,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
     match broken {
         Some(error) => Err(error),
         None if stop.is_cancelled() => {
-            eprintln!("imgdex: interrupted; the same command goes on where this one stopped");
+            output::note(format_args!("imgdex: interrupted; the same command goes on where this one stopped"));
             Ok(Exit::ItemsFailed)
         }
         None if summary.failed > 0 => Ok(Exit::ItemsFailed),
@@ -106,7 +109,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
 /// How many sources there are. Reading folders takes a while, and may not stall the tasks that share this thread.
 async fn count(sources: &[OsString]) -> Option<u64> {
     let sources = sources.to_vec();
-    tokio::task::spawn_blocking(move || sources::count(sources)).await.ok().flatten()
+    task::spawn_blocking(move || sources::count(sources)).await.ok().flatten()
 }
 
 /// The sources on their way, and what became of those before.
@@ -115,6 +118,10 @@ struct Run {
     collection: Option<String>,
     summary: Summary,
     progress: Progress,
+    /// The version of the last source that named none.
+    last_version: u64,
+    /// The sources on their way, by their task.
+    names: HashMap<task::Id, String>,
     /// Why no more sources are taken: something fails that is not theirs.
     broken: Option<Error>,
 }
@@ -127,7 +134,7 @@ impl Run {
             let taking = tasks.len() < IN_FLIGHT && self.broken.is_none() && !stop.is_cancelled();
             tokio::select! {
                 biased;
-                Some(done) = tasks.join_next() => self.settle(done),
+                Some(done) = tasks.join_next_with_id() => self.settle(done),
                 () = stop.cancelled(), if taking => {}
                 item = sources.next(), if taking => match item {
                     Some(item) => self.start(item, &mut tasks),
@@ -136,7 +143,7 @@ impl Run {
                 else => break,
             }
         }
-        while let Some(done) = tasks.join_next().await {
+        while let Some(done) = tasks.join_next_with_id().await {
             self.settle(done);
         }
         self
@@ -148,20 +155,25 @@ impl Run {
                 if source.reference.collection.is_none() {
                     source.reference.collection.clone_from(&self.collection);
                 }
-                let pipeline = Arc::clone(&self.pipeline);
-                tasks.spawn(async move {
-                    let result = process(&pipeline, &source).await;
-                    (source.name, result)
-                });
+                if source.reference.version.is_none() {
+                    // Two sources of one id end as they were given, whichever is ready first.
+                    self.last_version = now_ms().max(self.last_version + 1);
+                    source.reference.version = Some(self.last_version.into());
+                }
+                let (pipeline, reference) = (Arc::clone(&self.pipeline), source.reference);
+                let task = tasks.spawn(async move { process(&pipeline, &reference).await });
+                self.names.insert(task.id(), source.name);
             }
             Err(Failed { name, reason }) => self.failed(&name, &reason),
         }
     }
 
-    fn settle(&mut self, done: Result<Settled, tokio::task::JoinError>) {
-        let (name, result) = match done {
-            Ok(settled) => settled,
-            Err(panic) => return self.failed("an image", &format!("its task ended early: {panic}")),
+    fn settle(&mut self, done: Result<(task::Id, Settled), task::JoinError>) {
+        let id = done.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
+        let name = self.names.remove(&id).unwrap_or_default();
+        let result = match done {
+            Ok((_, result)) => result,
+            Err(panic) => return self.failed(&name, &format!("its task ended early: {panic}")),
         };
         let counter = match &result {
             Ok(Outcome::Indexed) => &mut self.summary.indexed,
@@ -172,13 +184,19 @@ impl Run {
                 // Nothing is wrong with this source: the next ones would fare no better.
                 if failure.verdict() == Verdict::GiveBack && self.broken.is_none() {
                     let message = format!("stopped: {failure}; the same command goes on where this one stopped");
-                    self.broken = Some(Error::new(Exit::Unavailable, message));
+                    self.broken = Some(Error::new(self.exit_of(failure), message));
                 }
                 return self.failed(&name, &failure.to_string());
             }
         };
         *counter += 1;
         self.progress.advance();
+    }
+
+    /// What is broken: a service, or this machine.
+    fn exit_of(&self, failure: &Failure) -> Exit {
+        let is_service = matches!(failure, Failure::Index(_)) && !self.summary.store.starts_with("sqlite:");
+        if is_service { Exit::Unavailable } else { Exit::Io }
     }
 
     fn failed(&mut self, name: &str, reason: &str) {
@@ -189,15 +207,15 @@ impl Run {
 }
 
 /// Walks one source through the pipeline.
-async fn process(pipeline: &Pipeline, source: &Source) -> Result<Outcome, Failure> {
-    let body = serde_json::to_vec(&source.reference).map_err(|error| message::Error::Json(error.to_string()))?;
+async fn process(pipeline: &Pipeline, reference: &WireReference) -> Settled {
+    let body = serde_json::to_vec(reference).map_err(|error| message::Error::Json(error.to_string()))?;
     pipeline.process(&Envelope { body, first_received_ms: now_ms(), ..Envelope::default() }).await
 }
 
 fn report(summary: &Summary, format: OutputFormat) -> Result<(), Error> {
     match format {
-        OutputFormat::Table => output::line(summary),
-        OutputFormat::Json | OutputFormat::Ndjson => output::json_line(summary),
+        OutputFormat::Table => output::last_line(summary),
+        OutputFormat::Json | OutputFormat::Ndjson => output::last_line(output::to_json(summary)?),
     }
 }
 

@@ -101,7 +101,7 @@ async fn status(store: &Store, common: &Common) -> Result<Exit, Error> {
     output::records(common.output.format(), &records, || table(&records))?;
     let problems: Vec<_> = records.iter().flat_map(|record| &record.problems).collect();
     for problem in &problems {
-        eprintln!("imgdex: {store}: {problem}");
+        output::note(format_args!("imgdex: {store}: {problem}"));
     }
     Ok(if problems.is_empty() { Exit::Done } else { Exit::ItemsFailed })
 }
@@ -160,7 +160,7 @@ fn table(records: &[Record]) -> Table {
     /// Enough of a fingerprint to tell two apart.
     const FINGERPRINT: usize = 12;
     let mut table = Table::new(
-        &["STORE", "INDEX", "WRITE", "DOCUMENTS", "MODEL", "FINGERPRINT", "MAPPING", "BLOCKS", "STATE"],
+        &["store", "index", "write", "documents", "model", "fingerprint", "mapping", "blocks", "state"],
         &[3, 6],
     );
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());

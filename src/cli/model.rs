@@ -34,7 +34,7 @@ struct Fetch {
     #[command(flatten)]
     folder: Folder,
     /// Another address of the same file, such as a mirror
-    #[arg(long, env = "IMGDEX_URL")]
+    #[arg(long)]
     url: Option<String>,
 }
 
@@ -122,11 +122,7 @@ async fn fetch(args: &Fetch) -> Result<Exit, Error> {
     let mut bar = Bytes::start(url);
     let downloaded = weights::download(source, url, &folder, &mut |bytes, total| bar.at(bytes, total)).await;
     bar.finish();
-    let downloaded = downloaded?;
-    let done = import(&args.folder, downloaded.clone()).await?;
-    // What is left of it takes space and is of no use any more.
-    std::fs::remove_file(&downloaded).map_err(|source| weights::Error::Io { path: downloaded, source })?;
-    Ok(done)
+    import(&args.folder, downloaded?).await
 }
 
 async fn import(args: &Folder, file: PathBuf) -> Result<Exit, Error> {

@@ -42,6 +42,19 @@ pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
     line(to_json(value)?)
 }
 
+/// Prints the line that ends a command, whose exit code then is that of its work, read or not.
+///
+/// # Errors
+/// When standard output cannot be written; nobody reading is no error.
+pub fn last_line(text: impl Display) -> Result<(), Error> {
+    unless_gone(writeln!(io::stdout(), "{text}"))
+}
+
+/// Says something on standard error. Where that cannot be written there is nobody left to tell.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints bytes as they are.
 ///
 /// # Errors
@@ -51,24 +64,38 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Error> {
     written(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
-/// Prints records: a table, one JSON array, or one JSON object per line.
+/// Prints records, the whole output of a command: a table, one JSON array, or one JSON object per line.
 ///
 /// # Errors
-/// As [`line()`].
+/// As [`last_line`].
 pub fn records<T: Serialize>(format: OutputFormat, records: &[T], table: impl FnOnce() -> Table) -> Result<(), Error> {
     match format {
-        OutputFormat::Table => written(write!(io::stdout(), "{}", table())),
-        OutputFormat::Json => line(serde_json::to_string_pretty(records).map_err(unprintable)?),
-        OutputFormat::Ndjson => records.iter().try_for_each(json_line),
+        OutputFormat::Table => unless_gone(write!(io::stdout(), "{}", table())),
+        OutputFormat::Json => last_line(serde_json::to_string_pretty(records).map_err(unprintable)?),
+        OutputFormat::Ndjson => {
+            let lines = records.iter().map(to_json).collect::<Result<Vec<_>, _>>()?;
+            unless_gone(lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}")))
+        }
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Error> {
+/// A value as one line of JSON.
+///
+/// # Errors
+/// When it cannot be one.
+pub fn to_json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(unprintable)
 }
 
 fn unprintable(error: impl Display) -> Error {
     Error::new(Exit::Io, format!("the result cannot be written as JSON: {error}"))
+}
+
+fn unless_gone(result: io::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => written(other),
+    }
 }
 
 fn written(result: io::Result<()>) -> Result<(), Error> {

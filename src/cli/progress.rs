@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
+use super::output;
+
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -47,13 +49,13 @@ impl Progress {
         let due = self.line.is_some_and(|last| last.elapsed() >= LINE_INTERVAL);
         if due {
             self.line = Some(Instant::now());
-            eprintln!("{}", self.describe());
+            output::note(self.describe());
         }
     }
 
     /// Prints a line without disturbing the bar.
     pub fn print(&self, text: impl Display) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| output::note(text));
     }
 
     /// Removes the bar and tells how long it took.
@@ -83,7 +85,7 @@ pub struct Bytes {
 impl Bytes {
     /// Says what is fetched.
     pub fn start(url: &str) -> Self {
-        eprintln!("fetching {url}");
+        output::note(format_args!("fetching {url}"));
         if !io::stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden(), line: Some(Instant::now()) };
         }
@@ -101,7 +103,7 @@ impl Bytes {
         if self.line.is_some_and(|last| last.elapsed() >= LINE_INTERVAL) {
             self.line = Some(Instant::now());
             let of = total.map(|total| format!(" of {}", HumanBytes(total))).unwrap_or_default();
-            eprintln!("{}{of}", HumanBytes(bytes));
+            output::note(format_args!("{}{of}", HumanBytes(bytes)));
         }
     }
 

@@ -28,10 +28,10 @@ pub struct PublishArgs {
     #[arg(long, env = "IMGDEX_COLLECTION")]
     collection: Option<String>,
     /// Metadata of every reference; its own value of a key wins (repeatable)
-    #[arg(long, env = "IMGDEX_METADATA", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
+    #[arg(long, env = "IMGDEX_METADATA", value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
     /// Publish deletions
-    #[arg(long, env = "IMGDEX_DELETE")]
+    #[arg(long)]
     delete: bool,
 }
 
@@ -47,6 +47,11 @@ pub async fn run(args: PublishArgs) -> Result<Exit, Error> {
         refuse(&argument.to_string_lossy(), LOCAL, &mut failures);
     }
 
+    if arguments.is_empty() {
+        output::last_line(format_args!("0 accepted, {failures} refused"))?;
+        return Ok(Exit::ItemsFailed);
+    }
+
     let mut publisher = Publisher::connect(settings).await?;
     let result = publish(&args, arguments, &mut publisher, &mut failures).await;
     let accepted = publisher.accepted();
@@ -55,7 +60,7 @@ pub async fn run(args: PublishArgs) -> Result<Exit, Error> {
         return Err(Error::new(error.exit, message));
     }
     publisher.close().await;
-    output::line(format_args!("{accepted} accepted, {failures} refused"))?;
+    output::last_line(format_args!("{accepted} accepted, {failures} refused"))?;
     Ok(if failures == 0 { Exit::Done } else { Exit::ItemsFailed })
 }
 
@@ -130,7 +135,7 @@ fn is_local(argument: &OsString) -> bool {
 }
 
 fn refuse(name: &str, reason: &str, failures: &mut u64) {
-    eprintln!("imgdex: {name}: {reason}");
+    output::note(format_args!("imgdex: {name}: {reason}"));
     *failures += 1;
 }
 

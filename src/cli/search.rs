@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use super::args::{FetchArgs, ModelArgs, StoreArgs, key_value};
 use super::embed::Stages;
@@ -40,13 +41,13 @@ pub struct SearchArgs {
     #[arg(long, env = "IMGDEX_COLLECTION")]
     collection: Option<String>,
     /// Only documents whose metadata has this value; a dot in the key names a nested field (repeatable)
-    #[arg(long, env = "IMGDEX_FILTER", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = key_value)]
+    #[arg(long, env = "IMGDEX_FILTER", value_name = "KEY=VALUE", value_parser = key_value)]
     filter: Vec<(String, String)>,
     /// Let Elasticsearch find candidates by its kNN index, then rescore them exactly; the embedded store is always exact
-    #[arg(long, env = "IMGDEX_APPROXIMATE")]
+    #[arg(long, env = "IMGDEX_APPROXIMATE", value_parser = BoolishValueParser::new())]
     approximate: bool,
     /// Search with a stored document, which is itself left out
-    #[arg(long, env = "IMGDEX_ID", conflicts_with = "image")]
+    #[arg(long, conflicts_with = "image")]
     id: Option<String>,
     /// Image file or URL
     #[arg(required_unless_present = "id", value_name = "IMAGE|URL")]
@@ -89,7 +90,7 @@ pub async fn run(args: SearchArgs) -> Result<Exit, Error> {
     };
     let hits = store.search(&query).await?;
     if hits.is_empty() {
-        eprintln!("imgdex: no hits in {store}");
+        output::note(format_args!("imgdex: no hits in {store}"));
     }
     output::records(args.output.format(), &hits, || table(&hits))?;
     Ok(Exit::Done)

@@ -216,9 +216,9 @@ impl From<store::Error> for Error {
             store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
             store::Error::Unavailable { .. }
             | store::Error::TooLarge { .. }
-            | store::Error::Refused { .. }
             | store::Error::Blocked { .. }
             | store::Error::Missing { .. } => Exit::Unavailable,
+            store::Error::Refused { .. } => Exit::Usage,
             store::Error::UnknownId { .. } => Exit::ItemsFailed,
             store::Error::Io { .. } => Exit::Io,
         };

@@ -294,7 +294,7 @@ fn json(text: &str) -> Item {
 }
 
 /// One line without its end; the inner error is the line's own fault.
-fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Result<String, &'static str>>> {
+pub(super) fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Result<String, &'static str>>> {
     let mut line = Vec::new();
     if reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);

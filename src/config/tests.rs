@@ -23,6 +23,8 @@ enum Action {
         port: Vec<u16>,
         #[arg(long, env = "IMGDEX_T_BOLD")]
         bold: bool,
+        #[arg(long, env = "IMGDEX_T_PAIR")]
+        pair: Vec<String>,
     },
 }
 
@@ -60,10 +62,10 @@ fn the_file_comes_after_flags_and_before_defaults() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     for (toml, expected) in [
-        ("t_cuont = 5", "there is no setting `t_cuont`; known: t_bold, t_count, t_port, t_store"),
+        ("t_cuont = 5", "there is no setting `t_cuont`; known: t_bold, t_count, t_pair, t_port, t_store"),
         ("t_count = 70000", "`t_count`: invalid value '70000': 70000 is not in 0..=65535"),
         ("t_count = [1]", "`t_count`: one value is needed, not a list"),
-        ("t_bold = 1", "`t_bold`: neither true nor false"),
+        ("t_bold = 1", "`t_bold`: invalid value '1'"),
         ("[t_port]\na = 1", "`t_port`: neither text"),
         ("t_count = ", "TOML parse error at line 1"),
     ] {
@@ -88,4 +90,23 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     assert!(layers_of(&[("IMGDEX_T_STORE", "x")]).unwrap_err().contains("one of them must go"));
     std::fs::write(&path, "\n").unwrap();
     assert!(layers_of(&[]).unwrap_err().contains("the file is empty"));
+}
+
+#[test]
+fn an_empty_variable_is_not_set_and_commas_separate_in_the_environment_alone() {
+    let parse = |environment: &[(&str, &str)], flags: &[&str]| {
+        let layers = layers("t_count = 5\nt_pair = [\"x=1,2\", \"y\"]", environment).unwrap();
+        let arguments = ["program", "run"].iter().chain(flags);
+        let matches = layers.apply(command()).try_get_matches_from(arguments).unwrap();
+        matches.subcommand_matches("run").unwrap().clone()
+    };
+    let pairs = |matches: &clap::ArgMatches| matches.get_many::<String>("pair").unwrap().cloned().collect::<Vec<_>>();
+    assert_eq!(pairs(&parse(&[], &[])), ["x=1,2", "y"]);
+    assert_eq!(pairs(&parse(&[("IMGDEX_T_PAIR", "a=1,b=2")], &[])), ["a=1", "b=2"]);
+    assert_eq!(pairs(&parse(&[("IMGDEX_T_PAIR", "a=1,b=2")], &["--pair", "c=1,2"])), ["c=1,2"]);
+    let matches = parse(&[("IMGDEX_T_COUNT", ""), ("IMGDEX_T_PAIR", "")], &[]);
+    assert_eq!(
+        (matches.get_one::<u16>("count"), pairs(&matches)),
+        (Some(&5), vec!["x=1,2".to_owned(), "y".to_owned()])
+    );
 }

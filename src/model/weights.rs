@@ -21,7 +21,7 @@ use sha2::Sha256;
 
 pub use self::download::{Progress, download};
 use self::tensors::Tensors;
-use super::manifest::Weights;
+use super::manifest::{Source, Weights};
 use crate::message::hex;
 
 /// Largest file that is read for an import: the known ones have 61 MB.
@@ -202,7 +202,16 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
     }
     let path = path(weights, folder);
     write_atomically(&path, &canonical)?;
+    for source in &weights.sources {
+        // Of no use any more; where one cannot be removed, it only takes space.
+        let _ = fs::remove_file(download_path(source, folder));
+    }
     Ok(path)
+}
+
+/// Where a download lies until it is complete and imported.
+fn download_path(source: &Source, folder: &Path) -> PathBuf {
+    folder.join(format!("{}.download", source.md5))
 }
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {

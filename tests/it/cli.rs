@@ -163,6 +163,17 @@ fn references_on_standard_input_carry_ids_collections_and_metadata() {
     let hit = &home.hits(&["--filter", "brand.name=x", &query])[0];
     assert_eq!(hit["metadata"], json!({"brand": {"name": "x"}}));
 
+    // A value with a comma is one value.
+    let tagged = json!({"id": "d", "url": url("grey.png"), "metadata": {"tags": "x,y"}}).to_string();
+    home.run_with_input(&["index", "-"], &tagged).exits(0);
+    assert_eq!(ids(&["--filter", "tags=x,y"]), ["d"]);
+    // Two lines about one image end as they were given, whatever is ready first.
+    let lines = format!("{tagged}\n{}", json!({"id": "d", "op": "delete"}));
+    for _ in 0..5 {
+        home.run_with_input(&["index", "-"], &lines).exits(0);
+        assert_eq!(ids(&["--filter", "tags=x,y"]), [""; 0]);
+    }
+
     let delete = json!({"id": "a", "op": "delete"}).to_string();
     let ran = home.run_with_input(&["index", "-"], &delete).exits(0);
     assert_eq!(counts(&ran)["deleted"], 1);
@@ -243,7 +254,7 @@ fn settings_come_from_flag_environment_file_and_default() {
     assert_eq!(shown("bulk_items"), ("7".to_owned(), from_file.clone()));
     assert_eq!(shown("allow_net"), ("10.0.0.0/8,127.0.0.0/8".to_owned(), from_file));
     assert_eq!(shown("prefetch"), ("99".to_owned(), "environment".to_owned()));
-    assert_eq!(shown("amqp"), ("(hidden)".to_owned(), secret));
+    assert_eq!(shown("amqp"), ("amqp://user:***@host/v".to_owned(), secret));
     assert_eq!(shown("queue"), ("imgdex.images".to_owned(), "default".to_owned()));
     home.run(&["config", "check"]).exits(0);
 
@@ -254,6 +265,8 @@ fn settings_come_from_flag_environment_file_and_default() {
     check(("IMGDEX_STORE", "http://user:pass@es.example/images")).exits(64).says("plain HTTP");
     std::fs::write(&file, "bulk_itmes = 7\n").unwrap();
     home.run(&["search", "x.png"]).exits(64).says("there is no setting `bulk_itmes`");
+    home.run(&["search", "--help"]).exits(0);
+    home.run(&["completions", "bash"]).exits(0);
     home.run(&["--config", "none.toml", "doctor"]).exits(64).says("none.toml");
 }
 
@@ -281,6 +294,24 @@ fn mistakes_have_their_exit_code_and_say_what_to_do() {
     home.run(&["search", "--id", "nobody"]).exits(1).says("there is no document \"nobody\"");
     home.run(&["index", &home.text("none")]).exits(1).says("failed: ");
     home.run(&["search", "http://127.0.0.1:9/x.png"]).exits(1).says("127.0.0.1");
+    // Local files are refused before a broker is needed.
+    home.run(&["publish", &photo]).exits(1).says("a local file cannot be published");
+}
+
+#[test]
+fn nobody_reading_changes_no_exit_code_and_breaks_nothing() {
+    let home = Home::new();
+    let photos = home.photos();
+    let closed = |arguments: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        home.command(arguments).stdout(writer).stderr(full).status().unwrap().code()
+    };
+    assert_eq!(closed(&["index", "--model", "stub", &photos]), Some(0));
+    assert_eq!(closed(&["index", &photos, &home.text("none")]), Some(1));
+    assert_eq!(closed(&["embed", "--model", "stub", &home.text("none"), &photos]), Some(1));
+    assert_eq!(closed(&["search", &format!("{photos}/{}", IMAGES[0])]), Some(0));
 }
 
 #[test]

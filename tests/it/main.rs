@@ -1,6 +1,13 @@
 //! Integration tests: the real binary as a child process, real services where they matter.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub
+)]
 
 /// Both stores against float64 results of numpy.
 mod agreement;

@@ -29,7 +29,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(u64, Option<u64>) + Send);
 pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progress<'_>) -> Result<PathBuf, Error> {
     let failed = |reason: String| Error::Download { url: url.to_owned(), reason };
     fs::create_dir_all(folder).await.map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    let path = folder.join(format!("{}.download", source.md5));
+    let path = super::download_path(source, folder);
     let client = Client::builder()
         // A range counts bytes of the file as it is.
         .no_gzip()
@@ -87,7 +87,11 @@ impl Partial {
     }
 
     async fn read(path: &Path) -> std::io::Result<(File, u64, Md5)> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await?;
+        let file = file.into_std().await;
+        // Two writers would make one file of two halves.
+        file.try_lock().map_err(|error| std::io::Error::other(format!("another fetch is running: {error}")))?;
+        let mut file = File::from_std(file);
         let (mut bytes, mut hash, mut buffer) = (0, Md5::new(), vec![0; 1 << 16]);
         loop {
             let count = file.read(&mut buffer).await?;

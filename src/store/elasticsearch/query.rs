@@ -58,8 +58,14 @@ fn raw_script(mode: Mode) -> &'static str {
     }
 }
 
+/// The most hits and candidates that Elasticsearch takes, by default.
+const MOST: usize = 10_000;
+
 /// Why Elasticsearch cannot answer a query, where that is known before asking.
 pub fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
+    if query.k > MOST {
+        return Some(format!("at most {MOST} hits can be asked for, not {}", query.k));
+    }
     if query.approximate && query.mode == Mode::L1 {
         return Some("there is no approximate index for mode l1; leave --approximate out".to_owned());
     }
@@ -111,8 +117,6 @@ fn all(mut filters: Vec<Value>) -> Value {
 /// Candidates from the graph. Elasticsearch orders them by quantised values; the script around them scores them exactly,
 /// so more are taken than are wanted.
 fn nearest(k: usize, vector: &[f32], filters: &[Value]) -> Value {
-    /// The most that Elasticsearch takes.
-    const MOST: usize = 10_000;
     /// Below this the graph is walked too greedily to find near neighbours reliably.
     const FEWEST: usize = 200;
     let candidates = k.saturating_mul(10).clamp(FEWEST, MOST);

@@ -255,8 +255,11 @@ impl Location {
                 Error::Unavailable { store, reason: format!("another process is writing to it: {reason}") }
             }
             Some(ErrorCode::OutOfMemory) => Error::Unavailable { store, reason },
-            Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => {
-                Error::Blocked { store, cause: Blocked::WriteBlock, reason }
+            Some(ErrorCode::DiskFull) => Error::Blocked { store, cause: Blocked::WriteBlock, reason },
+            Some(ErrorCode::ReadOnly) => {
+                let advice =
+                    "even reading needs write permission for the file and its folder, where SQLite keeps its log";
+                Error::Blocked { store, cause: Blocked::WriteBlock, reason: format!("{reason}; {advice}") }
             }
             Some(ErrorCode::PermissionDenied) => Error::Blocked { store, cause: Blocked::Unauthorized, reason },
             Some(ErrorCode::TooBig) => Error::TooLarge { store },

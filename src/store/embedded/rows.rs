@@ -123,10 +123,11 @@ pub(super) fn page(file: &File, after: Option<&str>, size: usize) -> Result<Vec<
     let mut statement = file.connection.prepare_cached(concat!(
         "SELECT ",
         columns!(),
-        ", vector FROM documents WHERE ?1 IS NULL OR id > ?1 ORDER BY id LIMIT ?2"
+        ", vector FROM documents WHERE id > ?1 ORDER BY id LIMIT ?2"
     ))?;
     let limit = i64::try_from(size).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![after, limit])?;
+    // No id is empty, so all come after the empty one.
+    let mut rows = statement.query(params![after.unwrap_or(""), limit])?;
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {
         let mut document = document(row)?;
