@@ -1,7 +1,7 @@
 //! Dead letters, and whatever else waits in our queues: looking, putting back, removing.
 //!
-//! A look takes messages without acknowledging them and gives them back with `basic.nack`, which, unlike closing the
-//! channel, no broker version counts as a failed delivery. A quorum queue keeps their order.
+//! A look takes messages without acknowledging them and gives them back with `basic.nack`. A quorum queue keeps their
+//! order. Brokers before 4.3 count it as a delivery, which our queues allow without a limit that could be reached.
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
@@ -69,9 +69,9 @@ impl Browser {
     /// [`Error::Lost`].
     pub async fn count(&self, queue: &ShortString) -> Result<u64, Error> {
         let channel = self.connection.create_channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let found = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
-        Ok(found.message_count().into())
+        let waiting = waiting(&channel, queue).await?;
+        channel.close(200, "counted".into()).await?;
+        Ok(waiting)
     }
 
     /// Looks at the messages of a queue, the oldest first, at most `limit` and none that arrives meanwhile, and does with
@@ -86,8 +86,8 @@ impl Browser {
         limit: u64,
         mut decide: impl FnMut(&Found) -> Fate + Send,
     ) -> Result<Looked, Error> {
-        let waiting = self.count(queue).await?;
         let channel = self.connection.create_channel().await?;
+        let waiting = waiting(&channel, queue).await?;
         let mut looked = Looked { seen: 0, rest: waiting };
         let mut kept = None;
         while looked.seen < waiting.min(limit) {
@@ -151,6 +151,12 @@ impl Browser {
         // Everything is settled by now; a connection that does not close cleanly changes nothing.
         let _ = timeout(ANSWER_TIMEOUT, self.connection.close(200, "done".into())).await;
     }
+}
+
+async fn waiting(channel: &Channel, queue: &ShortString) -> Result<u64, Error> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let found = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
+    Ok(found.message_count().into())
 }
 
 impl Found {
