@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,8 @@ struct Shared {
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    /// Told when a message is given back: the store may be why.
+    doubt: Arc<Notify>,
 }
 
 /// Processes deliveries until `stop`, then finishes what is in flight, gives back the rest, and closes the session, all
@@ -46,9 +48,10 @@ pub async fn run(
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+    doubt: Arc<Notify>,
     drain_deadline: Duration,
 ) {
-    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone() });
+    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), doubt });
     let tasks = TaskTracker::new();
     let abandon = CancellationToken::new();
     while let Some(Some(receipt)) = stop.run_until_cancelled(consumer.next()).await {
@@ -101,6 +104,7 @@ impl Shared {
         let verdict = failure.verdict();
         if verdict == Verdict::GiveBack {
             tracing::warn!(%failure, "giving a message back");
+            self.doubt.notify_one();
             let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
             self.stop.run_until_cancelled(sleep(delay)).await;
         }
@@ -116,18 +120,19 @@ fn cause(failure: &Failure) -> Cause {
     Cause { error: failure.to_string(), status }
 }
 
-/// Checks the store for as long as the process lives. Consuming begins when it is there and made for this model, and
-/// rests while it is not.
+/// Checks the store for as long as the process lives, and at once when `doubt` arises. Consuming begins when the store is
+/// there, made for this model and takes writes, and rests while it is not.
 pub async fn watch_store(
     store: Arc<Store>,
     model: Manifest,
     gate: watch::Sender<bool>,
     condition: watch::Sender<Condition>,
     metrics: Arc<Metrics>,
+    doubt: Arc<Notify>,
 ) {
     let mut backoff = Backoff::new(STORE_RETRY.0, STORE_RETRY.1);
     loop {
-        let state = store.check(&model).await;
+        let state = store.check_writable(&model).await;
         let delay = if state.is_ok() {
             backoff.reset();
             STORE_CHECK_INTERVAL
@@ -136,8 +141,14 @@ pub async fn watch_store(
         };
         gate.send_if_modified(|open| std::mem::replace(open, state.is_ok()) != state.is_ok());
         show_pause(&metrics, state.as_ref().err().map(pause));
+        let fine = state.is_ok();
         tell(&condition, state.map_err(|error| error.to_string()));
-        sleep(delay).await;
+        if fine {
+            // Doubts of a store that is known to rest are none.
+            tokio::select! { () = sleep(delay) => {}, () = doubt.notified() => {} }
+        } else {
+            sleep(delay).await;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use super::{Error, Exit, setup};
@@ -133,8 +133,10 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     };
 
     let pipeline = pipeline(&args, fetcher, &model, extractor, &store, &metrics);
-    let watcher = tokio::spawn(worker::watch_store(store, model, gate, stored, Arc::clone(&metrics)));
-    worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
+    let doubt = Arc::new(Notify::new());
+    let watcher = worker::watch_store(store, model, gate, stored, Arc::clone(&metrics), Arc::clone(&doubt));
+    let watcher = tokio::spawn(watcher);
+    worker::run(consumer, pipeline, metrics, stop, doubt, Duration::from_secs(args.drain_deadline)).await;
     watcher.abort();
     admin.abort();
     Ok(Exit::Done)

@@ -305,6 +305,17 @@ impl Store {
         }
     }
 
+    /// Refuses a store that takes no writes now, besides what [`Self::check`] refuses.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and [`Error::Blocked`].
+    pub async fn check_writable(&self, model: &Manifest) -> Result<(), Error> {
+        match self {
+            Self::Embedded(_) => self.check(model).await,
+            Self::Elasticsearch(store) => store.check_writable(model).await,
+        }
+    }
+
     /// Writes a batch. The answer has one entry per write, in order.
     ///
     /// # Errors

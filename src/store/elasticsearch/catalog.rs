@@ -8,7 +8,7 @@ use super::{Access, Elasticsearch};
 use crate::mappings::state::{self, Index, State};
 use crate::mappings::{self, CURRENT_VERSION};
 use crate::model::manifest::Manifest;
-use crate::store::{Error, Origin};
+use crate::store::{Blocked, Error, Origin};
 
 /// What stands behind an alias, with what is only known by asking further.
 #[derive(Clone, Debug)]
@@ -29,6 +29,29 @@ impl Elasticsearch {
             State::Missing => Ok(None),
             State::Index(_) => Err(self.not_an_alias()),
             State::Alias(indices) => self.common_origin(&indices).map(Some),
+        }
+    }
+
+    /// See [`crate::store::Store::check_writable`]: the alias has a write index, and nothing blocks it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn check_writable(&self, model: &Manifest) -> Result<(), Error> {
+        /// Blocks under which an index takes no documents.
+        const BLOCKING: [&str; 3] = ["write", "read_only", "read_only_allow_delete"];
+        let blocked = |cause, reason| Err(Error::Blocked { store: self.to_string(), cause, reason });
+        let indices = match self.state(&self.alias).await? {
+            State::Missing => return Err(Error::Missing { store: self.to_string() }),
+            State::Index(_) => return Err(self.not_an_alias()),
+            State::Alias(indices) => indices,
+        };
+        self.common_origin(&indices)?.check(model, self)?;
+        let Some(index) = indices.iter().find(|index| index.write_index) else {
+            return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
+        };
+        match index.blocks.iter().find(|block| BLOCKING.contains(&block.as_str())) {
+            Some(block) => blocked(Blocked::WriteBlock, format!("{} has the block {block}", index.index)),
+            None => Ok(()),
         }
     }
 

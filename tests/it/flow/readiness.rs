@@ -7,6 +7,7 @@ use super::Flow;
 use crate::elastic::server::request;
 use crate::support::poll;
 use crate::support::process::{Worker, run};
+use crate::support::scrape::Scrape;
 
 /// Waits until `/ready` says no with a reason of the store that has all these words.
 async fn until_store_refused(worker: &Worker, words: &[&str]) {
@@ -78,12 +79,20 @@ async fn a_write_block_loses_nothing_and_goes_by_without_a_restart() {
     };
     block(true.into()).await;
     flow.publish(&flow.images.urls("good", 6), &[]).await;
-    worker.until("messages given back", 6, |scrape| scrape.outcome("returned").min(6)).await;
+    let paused = |scrape: &Scrape| scrape.value("paused", &[("cause", "write_block")]);
+    worker.until("pauses for a write block", 1, paused).await;
+    let (status, ready) = worker.ready().await;
+    assert_eq!(status, 503);
+    assert!(ready["conditions"]["store"]["reason"].as_str().unwrap().contains("has the block write"), "{ready}");
+    assert_eq!(worker.get("/live").await.0, 200);
+    // At rest: everything is back in the queue, and stays there.
+    flow.rabbit.until_ready(&flow.rabbit.queue, 6).await;
     let scrape = worker.scrape().await;
     assert_eq!((scrape.outcome("indexed"), scrape.outcome("dead"), scrape.outcome("retried")), (0, 0, 0));
     block(Value::Null).await;
     worker.until("messages indexed", 6, |scrape| scrape.outcome("indexed")).await;
-    assert_eq!(worker.scrape().await.outcome("dead"), 0);
+    let scrape = worker.scrape().await;
+    assert_eq!((scrape.outcome("dead"), paused(&scrape)), (0, 0));
     assert_eq!(flow.documents().await, 6);
 }
 
