@@ -2,6 +2,7 @@
 
 pub mod elasticsearch;
 pub mod embedded;
+mod error;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::error::{Blocked, Error};
 use crate::distance::{Measure, Mode};
 use crate::embedding::Embedding;
 use crate::model::manifest::Manifest;
@@ -84,98 +86,6 @@ pub enum Written {
         /// Why.
         cause: Blocked,
         /// The store's reason.
-        reason: String,
-    },
-}
-
-/// Why an index takes no writes at all, until somebody or something mends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocked {
-    /// Flood stage, or a block set by hand.
-    WriteBlock,
-    /// The index or alias is missing, or the alias has no write index.
-    IndexMissing,
-    /// 401 or 403.
-    Unauthorized,
-}
-
-/// Why a request to a store failed as a whole.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store's address cannot be understood.
-    #[error("store {store:?}: {reason}; expected sqlite:PATH or http(s)://host:port/ALIAS")]
-    Address {
-        /// The address without credentials.
-        store: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No answer, a server error, or an answer that is not one.
-    #[error("{store}: {reason}")]
-    Unavailable {
-        /// The store, without credentials.
-        store: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The request as a whole was too large (413).
-    #[error("{store}: the request is too large")]
-    TooLarge {
-        /// The store.
-        store: String,
-    },
-    /// The request as a whole was refused (400); in a batch, one item may be to blame.
-    #[error("{store}: refused: {reason}")]
-    Refused {
-        /// The store.
-        store: String,
-        /// Its reason.
-        reason: String,
-    },
-    /// No writes are taken at all.
-    #[error("{store}: {reason}")]
-    Blocked {
-        /// The store.
-        store: String,
-        /// Why.
-        cause: Blocked,
-        /// Its reason.
-        reason: String,
-    },
-    /// There is no such index, alias or file.
-    #[error("{store} does not exist; create it with `imgdex mappings apply --store {store}`")]
-    Missing {
-        /// The store.
-        store: String,
-    },
-    /// The store was made for another model, another mapping, or by a newer imgdex.
-    #[error("{store}: {what} is {found}, but {expected} is needed; {advice}")]
-    Mismatch {
-        /// The store.
-        store: String,
-        /// What does not match.
-        what: &'static str,
-        /// What the store has.
-        found: String,
-        /// What this command needs.
-        expected: String,
-        /// What to do.
-        advice: String,
-    },
-    /// Query by the id of a document that is not stored, or has no vector.
-    #[error("{store}: there is no document {id:?} with a vector")]
-    UnknownId {
-        /// The store.
-        store: String,
-        /// The id.
-        id: String,
-    },
-    /// The file cannot be read or written, or is damaged.
-    #[error("{store}: {reason}")]
-    Io {
-        /// The store.
-        store: String,
-        /// What happened.
         reason: String,
     },
 }
