@@ -102,7 +102,7 @@ pub struct Setting {
 impl Setting {
     /// The key in the configuration file: `IMGDEX_BULK_ITEMS` is `bulk_items`.
     pub fn key(&self) -> String {
-        key_of(&self.variable)
+        self.variable.trim_start_matches(PREFIX).to_lowercase()
     }
 
     /// A variable's value where it must be taken apart here: repeatable settings are separated by commas in the
@@ -151,10 +151,6 @@ fn collect(command: &Command, found: &mut BTreeMap<String, Setting>) {
 
 fn variable_of(arg: &Arg) -> Option<String> {
     Some(arg.get_env()?.to_str()?.to_owned()).filter(|name| name != CONFIG)
-}
-
-fn key_of(variable: &str) -> String {
-    variable.trim_start_matches(PREFIX).to_lowercase()
 }
 
 /// Parses one value with an argument's own parser, away from its command.

@@ -26,7 +26,7 @@
 //! | [`store`] | documents and hits; the embedded store and Elasticsearch |
 //! | [`index`] | batches of writes, flushed and retried item by item |
 //! | [`mappings`] | the versioned index mappings and applying them |
-//! | [`broker`] | sessions, receipts, publishing, topology |
+//! | [`broker`] | sessions, receipts, publishing, topology, dead letters |
 //! | [`worker`] | deliveries to `process` to receipts; drain |
 //! | [`server`] | `/live`, `/ready`, `/metrics` |
 //! | [`metrics`], [`backoff`], [`shutdown`] | small leaves used by the above |

@@ -189,8 +189,7 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
     if !listed && !is_known(weights, &md5) {
         return Err(Error::Foreign { path: file.to_owned(), expected: weights.sha256.clone(), found, md5 });
     }
-    let create = || fs::create_dir_all(folder);
-    create().map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     if !listed {
         let receipt = Receipt { sha256: found, source_md5: md5 };
         let text = toml::to_string(&receipt).map_err(|error| Error::Malformed {

@@ -10,6 +10,8 @@ use imgdex::decode::{Decoder, Settings};
 use imgdex::model::manifest::Manifest;
 use serde::Deserialize;
 
+use crate::support::model_folder;
+
 const DIMS: usize = 512;
 
 #[derive(Deserialize)]
@@ -32,13 +34,6 @@ fn expected(model: &str) -> Vec<Vec<f32>> {
     let bytes = std::fs::read(folder().join(format!("expected/{model}.f32"))).unwrap();
     let values: Vec<_> = bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
     values.chunks(DIMS).map(<[f32]>::to_vec).collect()
-}
-
-/// The folder that models/fetch.sh filled.
-fn model_folder() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let data = || variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
-    variable("IMGDEX_MODEL_DIR").or_else(|| Some(data()?.join("imgdex"))).unwrap()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use crate::support::model_folder;
+
 /// The genuine file, which models/fetch.sh brought.
 fn genuine() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let data = || variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
-    let folder = variable("IMGDEX_MODEL_DIR").or_else(|| Some(data()?.join("imgdex"))).unwrap();
-    folder.join("vgg16-notop.safetensors")
+    model_folder().join("vgg16-notop.safetensors")
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {

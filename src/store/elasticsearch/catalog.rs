@@ -25,10 +25,15 @@ impl Elasticsearch {
     /// # Errors
     /// [`Error::Mismatch`] where what is behind the alias was not made by imgdex, or not for one model.
     pub async fn origin(&self) -> Result<Option<Origin>, Error> {
+        self.indices().await?.map(|indices| self.common_origin(&indices)).transpose()
+    }
+
+    /// The indices behind the alias; `None` where there is no alias.
+    async fn indices(&self) -> Result<Option<Vec<Index>>, Error> {
         match self.state(&self.alias).await? {
             State::Missing => Ok(None),
             State::Index(_) => Err(self.not_an_alias()),
-            State::Alias(indices) => self.common_origin(&indices).map(Some),
+            State::Alias(indices) => Ok(Some(indices)),
         }
     }
 
@@ -40,11 +45,7 @@ impl Elasticsearch {
         /// Blocks under which an index takes no documents.
         const BLOCKING: [&str; 3] = ["write", "read_only", "read_only_allow_delete"];
         let blocked = |cause, reason| Err(Error::Blocked { store: self.to_string(), cause, reason });
-        let indices = match self.state(&self.alias).await? {
-            State::Missing => return Err(Error::Missing { store: self.to_string() }),
-            State::Index(_) => return Err(self.not_an_alias()),
-            State::Alias(indices) => indices,
-        };
+        let indices = self.indices().await?.ok_or_else(|| Error::Missing { store: self.to_string() })?;
         self.common_origin(&indices)?.check(model, self)?;
         let Some(index) = indices.iter().find(|index| index.write_index) else {
             return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
@@ -88,11 +89,7 @@ impl Elasticsearch {
     /// # Errors
     /// [`Error::Mismatch`] where an index has the alias's name, or any failure to find out.
     pub async fn status(&self) -> Result<Status, Error> {
-        let found = match self.state(&self.alias).await? {
-            State::Missing => Vec::new(),
-            State::Index(_) => return Err(self.not_an_alias()),
-            State::Alias(indices) => indices,
-        };
+        let found = self.indices().await?.unwrap_or_default();
         let mut indices = Vec::with_capacity(found.len());
         for index in found {
             let documents = self.count_of(&index.index).await?;

@@ -9,3 +9,10 @@ pub mod poll;
 pub mod process;
 pub mod rabbit;
 pub mod scrape;
+
+/// The folder that models/fetch.sh filled.
+pub fn model_folder() -> std::path::PathBuf {
+    let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let data = || variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+    variable("IMGDEX_MODEL_DIR").or_else(|| Some(data()?.join("imgdex"))).unwrap()
+}
