@@ -82,7 +82,7 @@ async fn creates_once_and_remembers_the_model() {
 #[tokio::test]
 async fn takes_an_own_index_that_lost_its_alias() {
     let (alias, store) = Alias::created().await;
-    let remove = json!({ "actions": [{ "remove": { "index": format!("{}-v1", alias.0), "alias": alias.0 } }] });
+    let remove = json!({ "actions": [{ "remove": { "index": format!("{}-v1", alias.name), "alias": alias.name } }] });
     request(Method::POST, "_aliases", Some(remove)).await;
     assert_eq!(store.origin().await.unwrap(), None);
     store.create(&model()).await.unwrap();
@@ -93,13 +93,13 @@ async fn takes_an_own_index_that_lost_its_alias() {
 #[tokio::test]
 async fn refuses_what_it_did_not_make() {
     let alias = Alias::new();
-    request(Method::PUT, &alias.0, Some(json!({}))).await;
+    request(Method::PUT, &alias.name, Some(json!({}))).await;
     let error = alias.open().create(&model()).await.unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }) && error.to_string().contains("an index of that name"), "{error}");
 
     let alias = Alias::new();
-    let index = format!("{}-v1", alias.0);
-    request(Method::PUT, &index, Some(json!({ "aliases": { &alias.0: {} } }))).await;
+    let index = format!("{}-v1", alias.name);
+    request(Method::PUT, &index, Some(json!({ "aliases": { &alias.name: {} } }))).await;
     let error = alias.open().check(&model()).await.unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }) && error.to_string().contains(&index), "{error}");
 }
@@ -244,7 +244,7 @@ async fn filters_narrow_and_the_image_itself_is_left_out() {
 #[tokio::test]
 async fn a_block_or_a_missing_alias_is_nobody_s_fault() {
     let (alias, store) = Alias::created().await;
-    let index = format!("{}-v1", alias.0);
+    let index = format!("{}-v1", alias.name);
     let batch = [put("a", 1), delete("a", 2)];
     for (block, cause) in [("read_only_allow_delete", Blocked::WriteBlock), ("write", Blocked::WriteBlock)] {
         let set = |value| json!({ "index": { "blocks": { block: value } } });
@@ -260,7 +260,7 @@ async fn a_block_or_a_missing_alias_is_nobody_s_fault() {
     }
 
     let write_index =
-        |flag: bool| json!({ "actions": [{ "add": { "index": index, "alias": alias.0, "is_write_index": flag } }] });
+        |flag: bool| json!({ "actions": [{ "add": { "index": index, "alias": alias.name, "is_write_index": flag } }] });
     request(Method::POST, "_aliases", Some(write_index(false))).await;
     let written = store.write(&batch).await.unwrap();
     assert!(written.iter().all(|w| matches!(w, Written::Blocked { cause: Blocked::IndexMissing, .. })), "{written:?}");
@@ -270,7 +270,7 @@ async fn a_block_or_a_missing_alias_is_nobody_s_fault() {
         let written = store.write(batch).await.unwrap();
         assert!(matches!(written[..], [Written::Blocked { cause: Blocked::IndexMissing, .. }]), "{written:?}");
     }
-    let (status, _) = request(Method::GET, &alias.0, None).await;
+    let (status, _) = request(Method::GET, &alias.name, None).await;
     assert_eq!(status, 404, "the template kept the deletion from creating an index");
     assert!(matches!(store.search(&query(1, Mode::L2)).await, Err(Error::Missing { .. })));
     assert!(matches!(store.get("a").await, Err(Error::Missing { .. })));
@@ -336,7 +336,7 @@ async fn the_command_applies_and_reports() {
         let (code, output, error) = mappings("apply", &address, &["--model", "vgg16-keras"]);
         assert_eq!(code, 0, "{error}");
         let record: serde_json::Value = serde_json::from_str(&output).unwrap();
-        assert_eq!(record["index"], format!("{}-v1", alias.0));
+        assert_eq!(record["index"], format!("{}-v1", alias.name));
         assert_eq!((&record["model"], &record["problems"]), (&json!("vgg16-keras"), &json!([])));
     }
     // What is there decides, not the default.
@@ -346,8 +346,8 @@ async fn the_command_applies_and_reports() {
     let (code, output, error) = mappings("status", &address, &["--model", "vgg16"]);
     assert!(code == 1 && error.contains("vgg16-keras") && output.contains("problems"), "{code} {error}");
 
-    request(Method::PUT, &format!("{}-v1/_block/write", alias.0), None).await;
-    request(Method::DELETE, &format!("_index_template/imgdex-{}", alias.0), None).await;
+    request(Method::PUT, &format!("{}-v1/_block/write", alias.name), None).await;
+    request(Method::DELETE, &format!("_index_template/imgdex-{}", alias.name), None).await;
     let (code, output, error) = mappings("status", &address, &[]);
     assert!(code == 1 && error.contains("blocks: write") && error.contains("template"), "{code} {error}");
     assert!(output.contains(r#""blocks":["write"]"#), "{output}");

@@ -15,6 +15,8 @@ mod agreement;
 mod broker;
 /// The commands as a user runs them, on the embedded store.
 mod cli;
+/// Inputs that fuzzing found interesting, replayed.
+mod corpus;
 /// The files under deploy/ against the real program.
 mod deploy;
 /// The Elasticsearch store against a real server.
@@ -27,6 +29,8 @@ mod features;
 mod fetch;
 /// From the queue to the index: the real worker between a real RabbitMQ and a real Elasticsearch.
 mod flow;
+/// The numbered promises under faults.
+mod guarantees;
 /// Batches of writes against a scripted Elasticsearch.
 mod index;
 /// Weights from damaged files and broken downloads.

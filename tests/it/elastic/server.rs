@@ -23,7 +23,12 @@ pub(crate) fn model() -> Manifest {
 
 /// A request with a JSON answer, past the code under test.
 pub(crate) async fn request(method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
-    let mut request = reqwest::Client::new().request(method, format!("{}/{path}", url()));
+    request_at(&url(), method, path, body).await
+}
+
+/// The same, to another server than that of all tests.
+pub(crate) async fn request_at(server: &str, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    let mut request = reqwest::Client::new().request(method, format!("{server}/{path}"));
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body.to_string());
     }
@@ -33,13 +38,21 @@ pub(crate) async fn request(method: reqwest::Method, path: &str, body: Option<Va
 }
 
 /// An alias with everything behind it, removed when the test ends.
-pub(crate) struct Alias(pub(crate) String);
+pub(crate) struct Alias {
+    pub(crate) name: String,
+    server: String,
+}
 
 impl Alias {
     pub(crate) fn new() -> Self {
+        Self::at(url())
+    }
+
+    /// In another server than that of all tests.
+    pub(crate) fn at(server: String) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), fastrand::u32(..));
-        Self(format!("test-{}-{}-{:x}", unique.0, unique.1, unique.2))
+        Self { name: format!("test-{}-{}-{:x}", unique.0, unique.1, unique.2), server }
     }
 
     pub(crate) async fn created() -> (Self, Store) {
@@ -50,16 +63,21 @@ impl Alias {
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("{}/{}", url(), self.0)
+        format!("{}/{}", self.server, self.name)
     }
 
     pub(crate) fn open(&self) -> Store {
         Store::open(&settings(self.address())).unwrap()
     }
 
+    /// A request about this alias, past the code under test; `path` begins with a slash.
+    pub(crate) async fn request(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        request_at(&self.server, method, &format!("{}{path}", self.name), body).await
+    }
+
     /// Makes writes visible to searches.
     pub(crate) async fn refresh(&self) {
-        let (status, answer) = request(reqwest::Method::POST, &format!("{}/_refresh", self.0), None).await;
+        let (status, answer) = self.request(reqwest::Method::POST, "/_refresh", None).await;
         assert_eq!(status, 200, "{answer}");
     }
 }
@@ -67,12 +85,12 @@ impl Alias {
 impl Drop for Alias {
     /// On a thread of its own, because the runtime of the test may be ending.
     fn drop(&mut self) {
-        let alias = self.0.clone();
+        let (server, alias) = (self.server.clone(), self.name.clone());
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 for path in [format!("{alias}-v1"), alias.clone(), format!("_index_template/imgdex-{alias}")] {
-                    request(reqwest::Method::DELETE, &path, None).await;
+                    request_at(&server, reqwest::Method::DELETE, &path, None).await;
                 }
             });
         });

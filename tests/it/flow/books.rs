@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use imgdex::broker::headers;
 use serde_json::json;
 
-use super::{Flow, sorted};
+use crate::support::flow::{Flow, sorted};
 use crate::support::rabbit::{body, number_header, text_header};
 
 const GOOD: usize = 40;

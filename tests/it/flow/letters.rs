@@ -3,7 +3,7 @@
 use imgdex::broker::headers;
 use serde_json::{Value, json};
 
-use super::Flow;
+use crate::support::flow::Flow;
 use crate::support::process::{Finished, run};
 use crate::support::rabbit::{body, number_header, text_header};
 

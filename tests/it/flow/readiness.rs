@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::Flow;
 use crate::elastic::server::request;
+use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::{Worker, run};
 use crate::support::scrape::Scrape;
@@ -32,7 +32,7 @@ async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
         let flow = Flow::without_index().await;
         flow.publish(&flow.images.urls("good", 6), &[]).await;
         let mut worker = flow.worker_with(flags).await;
-        until_store_refused(&worker, &["does not exist", "imgdex mappings apply", &flow.alias.0]).await;
+        until_store_refused(&worker, &["does not exist", "imgdex mappings apply", &flow.alias.name]).await;
         until_connected(&worker).await;
         assert_eq!(worker.get("/live").await.0, 200);
         assert_eq!(worker.scrape().await.by("paused", "cause"), [("index_missing".to_owned(), 1)].into());
@@ -73,7 +73,7 @@ async fn a_write_block_loses_nothing_and_goes_by_without_a_restart() {
     let worker = flow.worker().await;
     worker.until_ready().await;
     let block = async |blocked: Value| {
-        let settings = format!("{}/_settings", flow.alias.0);
+        let settings = format!("{}/_settings", flow.alias.name);
         let (status, answer) = request(Method::PUT, &settings, Some(json!({"index.blocks.write": blocked}))).await;
         assert_eq!(status, 200, "{answer}");
     };

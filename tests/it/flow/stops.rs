@@ -1,6 +1,6 @@
 //! However a worker ends, nothing is lost and nothing is there twice.
 
-use super::{Flow, sorted};
+use crate::support::flow::{Flow, sorted};
 use crate::support::poll;
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Flow;
+use crate::support::flow::Flow;
 
 #[tokio::test]
 async fn publishing_twice_gives_one_document() {

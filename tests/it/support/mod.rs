@@ -3,12 +3,15 @@
 /// A scripted Elasticsearch.
 pub mod bulk_stub;
 pub mod dns;
+pub mod flow;
 pub mod http;
 pub mod images;
 pub mod poll;
 pub mod process;
 pub mod rabbit;
+pub mod report;
 pub mod scrape;
+pub mod service;
 
 /// The folder that models/fetch.sh filled.
 pub fn model_folder() -> std::path::PathBuf {

@@ -22,13 +22,15 @@ pub fn url() -> String {
         .expect("IMGDEX_TEST_AMQP_URL is not set: run `make test`, which starts a RabbitMQ, or point it at one")
 }
 
-async fn connect() -> Connection {
-    Connection::connect(&url(), ConnectionProperties::default()).await.unwrap()
+async fn connect(url: &str) -> Connection {
+    Connection::connect(url, ConnectionProperties::default()).await.unwrap()
 }
 
 /// Names for an exchange and its queues, deleted when the test ends, and a connection past the code under test.
 pub struct Rabbit {
     connection: Connection,
+    /// The broker's address.
+    pub url: String,
     /// The exchange.
     pub exchange: String,
     /// The work queue.
@@ -39,15 +41,30 @@ pub struct Rabbit {
 impl Rabbit {
     /// Names only; nothing is declared. Retry delays are in seconds.
     pub async fn new(delays: &[u32]) -> Self {
+        Self::new_at(&url(), delays).await
+    }
+
+    async fn new_at(url: &str, delays: &[u32]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), fastrand::u32(..));
         let queue = format!("test-{}-{}-{:x}", unique.0, unique.1, unique.2);
-        Self { connection: connect().await, exchange: format!("{queue}.exchange"), queue, delays: delays.to_vec() }
+        Self {
+            connection: connect(url).await,
+            url: url.to_owned(),
+            exchange: format!("{queue}.exchange"),
+            queue,
+            delays: delays.to_vec(),
+        }
     }
 
     /// Declared by the code under test.
     pub async fn declared(delays: &[u32]) -> Self {
-        let rabbit = Self::new(delays).await;
+        Self::declared_at(&url(), delays).await
+    }
+
+    /// The same, in a broker that is perhaps not that of all tests.
+    pub async fn declared_at(url: &str, delays: &[u32]) -> Self {
+        let rabbit = Self::new_at(url, delays).await;
         Publisher::connect(rabbit.settings()).await.unwrap().close().await;
         rabbit
     }
@@ -71,7 +88,7 @@ impl Rabbit {
     /// For the library.
     pub fn settings(&self) -> Settings {
         Settings {
-            address: url().into(),
+            address: self.url.as_str().into(),
             ca: None,
             topology: Topology::new(&self.exchange, &self.queue, &self.delays).unwrap(),
             connection_name: self.queue.clone(),
@@ -81,7 +98,7 @@ impl Rabbit {
     /// For the command line.
     pub fn flags(&self) -> Vec<String> {
         let delays: Vec<_> = self.delays.iter().map(u32::to_string).collect();
-        let flags = ["--amqp", &url(), "--queue", &self.queue, "--exchange", &self.exchange];
+        let flags = ["--amqp", &self.url, "--queue", &self.queue, "--exchange", &self.exchange];
         let delays = ["--retry-delays", &delays.join(",")].map(ToOwned::to_owned);
         flags.map(ToOwned::to_owned).into_iter().chain(delays).collect()
     }
@@ -89,6 +106,11 @@ impl Rabbit {
     /// A channel of its own: whatever the broker refuses closes the channel.
     pub async fn channel(&self) -> Channel {
         self.connection.create_channel().await.unwrap()
+    }
+
+    /// Connects anew, after a restart of the broker.
+    pub async fn reconnect(&mut self) {
+        self.connection = connect(&self.url).await;
     }
 
     /// Publishes to the work queue through the default exchange, as anyone may.
@@ -176,11 +198,11 @@ impl Rabbit {
 impl Drop for Rabbit {
     /// On a thread of its own, because the runtime of the test may be ending.
     fn drop(&mut self) {
-        let (queues, exchange) = (self.queues(), self.exchange.clone());
+        let (url, queues, exchange) = (self.url.clone(), self.queues(), self.exchange.clone());
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let connection = connect().await;
+                let connection = connect(&url).await;
                 for queue in queues {
                     let channel = connection.create_channel().await.unwrap();
                     let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;

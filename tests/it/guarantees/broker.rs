@@ -1,0 +1,1 @@
+//! Sessions with the broker: restarts, dead sockets, cancelled consumers, missing queues, rolling restarts.

@@ -1,0 +1,1 @@
+//! From one delivery to one document, over kills and in any order.

@@ -1,0 +1,1 @@
+//! What is down is waited for: nothing is dead-lettered for it, and work goes on by itself.

@@ -1,0 +1,1 @@
+//! A message that ends the worker ends among the dead letters.

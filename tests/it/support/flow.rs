@@ -1,0 +1,111 @@
+//! What a worker works with: queues in a real RabbitMQ, an index in a real Elasticsearch, a host of images.
+
+use imgdex::model::manifest::Manifest;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::images::Images;
+use super::poll;
+use super::process::{Finished, Worker, run};
+use super::rabbit::{self, Rabbit};
+use crate::elastic::server::{self, Alias};
+
+/// What a worker works with, used by one test alone.
+pub struct Flow {
+    pub rabbit: Rabbit,
+    pub alias: Alias,
+    pub images: Images,
+}
+
+impl Flow {
+    /// Queues, and an index for the stub model.
+    pub async fn start() -> Self {
+        let flow = Self::without_index().await;
+        flow.create_index("stub").await;
+        flow
+    }
+
+    /// Queues only.
+    pub async fn without_index() -> Self {
+        Self::at(&rabbit::url(), server::url()).await
+    }
+
+    /// Queues only, with servers that are perhaps not those of all tests.
+    pub async fn at(broker: &str, elasticsearch: String) -> Self {
+        let rabbit = Rabbit::declared_at(broker, &[1, 2]).await;
+        Self { rabbit, alias: Alias::at(elasticsearch), images: Images::start().await }
+    }
+
+    /// The index, for a model.
+    pub async fn create_index(&self, model: &str) {
+        self.alias.open().create(&Manifest::find(model).unwrap()).await.unwrap();
+    }
+
+    /// A worker with the stub model.
+    pub async fn worker(&self) -> Worker {
+        self.worker_with(&["--model", "stub"]).await
+    }
+
+    /// A worker with these flags besides what it needs to find everything.
+    pub async fn worker_with(&self, flags: &[&str]) -> Worker {
+        let (store, port) = (self.alias.address(), self.images.port().to_string());
+        let fixed = ["worker", "--log", "info,imgdex=debug", "--admin-listen", "127.0.0.1:0", "--store", &store];
+        let fetching = ["--allow-net", "127.0.0.0/8", "--allow-port", &port];
+        let all = fixed.iter().chain(&fetching).chain(flags).map(ToString::to_string);
+        Worker::start(&all.chain(self.rabbit.flags()).collect::<Vec<_>>()).await
+    }
+
+    /// `imgdex publish` of these lines.
+    pub async fn publish(&self, lines: &[impl AsRef<str>], flags: &[&str]) -> Finished {
+        let all = ["publish", "-"].iter().chain(flags).map(ToString::to_string).chain(self.rabbit.flags());
+        let lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
+        let finished = run(&all.collect::<Vec<_>>(), &lines.join("\n")).await;
+        let expected = format!("{} accepted, 0 refused\n", lines.len());
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), expected.as_str()), "{finished:?}");
+        finished
+    }
+
+    /// How many documents there are, once all that is written is visible.
+    pub async fn documents(&self) -> u64 {
+        self.alias.refresh().await;
+        let (status, answer) = self.alias.request(Method::GET, "/_count", None).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["count"].as_u64().unwrap()
+    }
+
+    /// Waits until there are so many.
+    pub async fn until_documents(&self, expected: u64) {
+        poll::until_equal("documents", expected, async || self.documents().await).await;
+    }
+
+    /// Every document without its vector, in order of their URLs.
+    pub async fn sources(&self) -> Vec<Value> {
+        self.alias.refresh().await;
+        let path = "/_search?size=10000&_source_excludes=image_vector";
+        let (status, answer) = self.alias.request(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{answer}");
+        let hits = answer["hits"]["hits"].as_array().unwrap();
+        let mut sources: Vec<_> = hits.iter().map(|hit| hit["_source"].clone()).collect();
+        sources.sort_by_key(|source| source["url"].as_str().unwrap().to_owned());
+        sources
+    }
+
+    /// The URLs that are indexed, in order.
+    pub async fn indexed_urls(&self) -> Vec<String> {
+        self.sources().await.iter().map(|source| source["url"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Checks that nothing waits anywhere and nothing was dead-lettered; to be called when no worker runs.
+    pub async fn assert_all_queues_empty(&self) {
+        for queue in self.rabbit.queues() {
+            assert_eq!(self.rabbit.ready(&queue).await, 0, "messages in {queue}");
+        }
+        self.rabbit.assert_nothing_left().await;
+    }
+}
+
+/// In order.
+pub fn sorted(mut urls: Vec<String>) -> Vec<String> {
+    urls.sort();
+    urls
+}
