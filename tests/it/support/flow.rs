@@ -15,6 +15,8 @@ pub struct Flow {
     pub rabbit: Rabbit,
     pub alias: Alias,
     pub images: Images,
+    /// The alias's address as workers are given it: a test may put a proxy before the server.
+    pub store: String,
 }
 
 impl Flow {
@@ -33,7 +35,9 @@ impl Flow {
     /// Queues only, with servers that are perhaps not those of all tests.
     pub async fn at(broker: &str, elasticsearch: String) -> Self {
         let rabbit = Rabbit::declared_at(broker, &[1, 2]).await;
-        Self { rabbit, alias: Alias::at(elasticsearch), images: Images::start().await }
+        let alias = Alias::at(elasticsearch);
+        let store = alias.address();
+        Self { rabbit, alias, images: Images::start().await, store }
     }
 
     /// The index, for a model.
@@ -48,8 +52,8 @@ impl Flow {
 
     /// A worker with these flags besides what it needs to find everything.
     pub async fn worker_with(&self, flags: &[&str]) -> Worker {
-        let (store, port) = (self.alias.address(), self.images.port().to_string());
-        let fixed = ["worker", "--log", "info,imgdex=debug", "--admin-listen", "127.0.0.1:0", "--store", &store];
+        let port = self.images.port().to_string();
+        let fixed = ["worker", "--log", "info,imgdex=debug", "--admin-listen", "127.0.0.1:0", "--store", &self.store];
         let fetching = ["--allow-net", "127.0.0.0/8", "--allow-port", &port];
         let all = fixed.iter().chain(&fetching).chain(flags).map(ToString::to_string);
         Worker::start(&all.chain(self.rabbit.flags()).collect::<Vec<_>>()).await

@@ -8,6 +8,7 @@ pub mod http;
 pub mod images;
 pub mod poll;
 pub mod process;
+pub mod proxy;
 pub mod rabbit;
 pub mod report;
 pub mod scrape;
