@@ -1,17 +1,25 @@
-//! Batches of writes behind one `async fn`: when to flush, and which item is tried again.
+//! Batches of writes behind one `async fn`.
+//!
+//! Reading order: [`Indexer`] here; [`flush`](mod@flush), when a batch is sent and which item is tried again; `limit`, how many
+//! requests are on their way at once; [`breaker`], who is to blame for what is refused.
+
+pub mod breaker;
+mod flush;
+mod limit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::Backoff;
+use self::breaker::Breaker;
+use self::flush::Flusher;
 use crate::message::ImageReference;
-use crate::metrics::{BulkItem, Metrics};
+use crate::metrics::Metrics;
 use crate::pipeline::Outcome;
-use crate::store::{self, Blocked, Document, Store, Write, Written};
+use crate::store::{self, Document, Store, Write};
 
 /// When a batch is flushed, and how long it is tried.
 #[derive(Clone, Debug)]
@@ -22,10 +30,13 @@ pub struct Settings {
     pub max_bytes: usize,
     /// How long the first write of a batch waits for company.
     pub linger: Duration,
-    /// Most batches on their way at once.
+    /// Most batches that are being written at once; fewer while the store has too much to do.
     pub in_flight: usize,
-    /// How long a write is tried again before its message is given back.
+    /// How long a write waits for a store that does not take it, before its message is given back.
     pub hold: Duration,
+    /// Whether a store that takes no writes at all (a block, a missing index) is waited for like one that is busy. A
+    /// worker does; a command tells its user at once.
+    pub hold_blocked: bool,
 }
 
 impl Default for Settings {
@@ -36,6 +47,7 @@ impl Default for Settings {
             linger: Duration::from_millis(100),
             in_flight: 2,
             hold: Duration::from_mins(1),
+            hold_blocked: false,
         }
     }
 }
@@ -62,11 +74,17 @@ pub enum Error {
         /// The last reason.
         reason: String,
     },
-    /// The store takes no writes at all.
+    /// The store fails on this document, and takes others.
+    #[error("the store failed on this document for {held:?} while it took others: {reason}")]
+    Failed {
+        /// How long it was tried.
+        held: Duration,
+        /// The last reason.
+        reason: String,
+    },
+    /// The store takes no writes at all, or refuses nearly all documents.
     #[error("the store takes no writes: {reason}")]
     Paused {
-        /// Why.
-        cause: Blocked,
         /// The store's reason.
         reason: String,
     },
@@ -82,12 +100,25 @@ pub enum Error {
 pub struct Indexer {
     requests: mpsc::Sender<Request>,
     store: Arc<Store>,
+    hold: Duration,
+    breaker: Arc<Breaker>,
     tasks: TaskTracker,
 }
 
+/// A write, and who waits for its outcome.
 struct Request {
     write: Write,
+    caller: Caller,
+}
+
+struct Caller {
     answer: oneshot::Sender<Result<Outcome, Error>>,
+    /// When it is given up. Runs from the call, so that waiting behind other batches counts.
+    deadline: Instant,
+    /// How many documents the store had taken by then, to know later whether it took others.
+    taken_before: u64,
+    /// Refused once already, and sent again because it was not clear who was to blame.
+    second_try: bool,
 }
 
 impl Indexer {
@@ -95,10 +126,15 @@ impl Indexer {
     pub fn start(store: Arc<Store>, settings: Settings, metrics: Arc<Metrics>) -> Self {
         // One batch may gather while others are on their way.
         let (requests, intake) = mpsc::channel(settings.max_items);
-        let tasks = TaskTracker::new();
-        let flusher = Flusher { store: Arc::clone(&store), settings, metrics };
-        tasks.spawn(collect(intake, flusher, tasks.clone()));
-        Self { requests, store, tasks }
+        let (tasks, hold, breaker) = (TaskTracker::new(), settings.hold, Arc::<Breaker>::default());
+        let flusher = Flusher::new(Arc::clone(&store), settings, metrics, Arc::clone(&breaker), tasks.clone());
+        tasks.spawn(Arc::new(flusher).collect(intake));
+        Self { requests, store, hold, breaker, tasks }
+    }
+
+    /// What has been learned about the store.
+    pub fn breaker(&self) -> Arc<Breaker> {
+        Arc::clone(&self.breaker)
     }
 
     /// Stores a document.
@@ -140,165 +176,10 @@ impl Indexer {
 
     async fn write(&self, write: Write) -> Result<Outcome, Error> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { write, answer }).await.map_err(|_| Error::Stopped)?;
+        let (deadline, taken_before) = (Instant::now() + self.hold, self.breaker.taken());
+        let caller = Caller { answer, deadline, taken_before, second_try: false };
+        self.requests.send(Request { write, caller }).await.map_err(|_| Error::Stopped)?;
         answered.await.map_err(|_| Error::Stopped)?
-    }
-}
-
-async fn collect(mut intake: mpsc::Receiver<Request>, flusher: Flusher, tasks: TaskTracker) {
-    let flusher = Arc::new(flusher);
-    let slots = Arc::new(Semaphore::new(flusher.settings.in_flight));
-    while let Some(first) = intake.recv().await {
-        let batch = gather(first, &mut intake, &flusher.settings).await;
-        // Awaiting the slot is the back-pressure: while all are taken, callers wait in the channel.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let flusher = Arc::clone(&flusher);
-        tasks.spawn(async move {
-            flusher.flush(batch).await;
-            drop(slot);
-        });
-    }
-}
-
-/// Takes company for the first write until the batch is full or its time is up.
-async fn gather(first: Request, intake: &mut mpsc::Receiver<Request>, settings: &Settings) -> Vec<Request> {
-    let deadline = Instant::now() + settings.linger;
-    let mut bytes = first.write.estimated_bytes();
-    let mut batch = vec![first];
-    while batch.len() < settings.max_items && bytes < settings.max_bytes {
-        match timeout_at(deadline, intake.recv()).await {
-            Ok(Some(request)) => {
-                bytes += request.write.estimated_bytes();
-                batch.push(request);
-            }
-            Ok(None) | Err(_) => break,
-        }
-    }
-    batch
-}
-
-struct Flusher {
-    store: Arc<Store>,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-}
-
-/// What to do with the writes of a batch that are still open after one request.
-enum Next {
-    /// Send them again after a delay.
-    Again(Vec<Request>, String),
-    /// Send them as two batches at once: one item may be to blame, or the whole is too large.
-    Halves(Vec<Request>),
-    /// Nothing is open.
-    Done,
-}
-
-impl Flusher {
-    /// Sends a batch until each of its writes has its own answer.
-    async fn flush(&self, batch: Vec<Request>) {
-        let deadline = Instant::now() + self.settings.hold;
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        let mut open = vec![batch];
-        while let Some(batch) = open.pop() {
-            match self.send(batch).await {
-                Next::Done => {}
-                Next::Halves(mut first) => {
-                    let second = first.split_off(first.len() / 2);
-                    open.extend([second, first]);
-                }
-                Next::Again(batch, reason) => {
-                    let delay = backoff.next_delay();
-                    if Instant::now() + delay > deadline {
-                        self.give_up(batch, &reason);
-                        continue;
-                    }
-                    tracing::warn!(items = batch.len(), %reason, ?delay, "the store is not taking a batch; trying again");
-                    tokio::time::sleep(delay).await;
-                    open.push(batch);
-                }
-            }
-        }
-    }
-
-    async fn send(&self, batch: Vec<Request>) -> Next {
-        let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.write, r.answer)).unzip();
-        let result = self.store.write(&writes).await;
-        self.metrics.bulk_request(result.as_ref().err());
-        let requests = writes.into_iter().zip(answers).map(|(write, answer)| Request { write, answer });
-        match result {
-            Ok(written) => self.settle(requests.collect(), written),
-            Err(store::Error::TooLarge { .. }) => self.halve(requests.collect(), || Error::TooLarge),
-            Err(store::Error::Refused { reason, .. }) => self
-                .halve(requests.collect(), || Error::Rejected { kind: "request".to_owned(), reason: reason.clone() }),
-            Err(store::Error::Blocked { cause, reason, .. }) => {
-                for request in requests {
-                    self.answer(request, BulkItem::Blocked, Err(Error::Paused { cause, reason: reason.clone() }));
-                }
-                Next::Done
-            }
-            Err(
-                error @ (store::Error::Unavailable { .. }
-                | store::Error::Io { .. }
-                | store::Error::Missing { .. }
-                | store::Error::Mismatch { .. }
-                | store::Error::UnknownId { .. }
-                | store::Error::Address { .. }),
-            ) => Next::Again(requests.collect(), error.to_string()),
-        }
-    }
-
-    /// Gives each write its own fate; those that met a busy store stay open.
-    fn settle(&self, requests: Vec<Request>, written: Vec<Written>) -> Next {
-        let mut busy = Vec::new();
-        let mut last_reason = String::new();
-        for (request, written) in requests.into_iter().zip(written) {
-            match written {
-                Written::Indexed => self.answer(request, BulkItem::Indexed, Ok(Outcome::Indexed)),
-                Written::Deleted => self.answer(request, BulkItem::Deleted, Ok(Outcome::Deleted)),
-                Written::Stale => self.answer(request, BulkItem::Stale, Ok(Outcome::Stale)),
-                Written::Rejected { kind, reason } => {
-                    self.answer(request, BulkItem::Rejected, Err(Error::Rejected { kind, reason }));
-                }
-                Written::Blocked { cause, reason } => {
-                    self.answer(request, BulkItem::Blocked, Err(Error::Paused { cause, reason }));
-                }
-                Written::Busy { reason } => {
-                    self.metrics.bulk_item(BulkItem::Busy);
-                    last_reason = reason;
-                    busy.push(request);
-                }
-            }
-        }
-        if busy.is_empty() { Next::Done } else { Next::Again(busy, last_reason) }
-    }
-
-    /// A batch goes on as two; a single write is to blame itself.
-    fn halve(&self, mut requests: Vec<Request>, blame: impl Fn() -> Error) -> Next {
-        match requests.pop() {
-            Some(only) if requests.is_empty() => {
-                self.answer(only, BulkItem::Rejected, Err(blame()));
-                Next::Done
-            }
-            Some(last) => {
-                requests.push(last);
-                Next::Halves(requests)
-            }
-            None => Next::Done,
-        }
-    }
-
-    fn give_up(&self, requests: Vec<Request>, reason: &str) {
-        tracing::error!(items = requests.len(), %reason, "the store did not take a batch in time; giving its messages back");
-        for request in requests {
-            let error = Error::Unavailable { held: self.settings.hold, reason: reason.to_owned() };
-            self.answer(request, BulkItem::GivenUp, Err(error));
-        }
-    }
-
-    fn answer(&self, request: Request, item: BulkItem, result: Result<Outcome, Error>) {
-        self.metrics.bulk_item(item);
-        // The caller may have gone; the write stands all the same.
-        let _ = request.answer.send(result);
     }
 }
 

@@ -87,6 +87,7 @@ pub struct Metrics {
     extract_batch: Histogram,
     bulk_requests: IntCounterVec,
     bulk_items: IntCounterVec,
+    bulk_concurrency: IntGauge,
     sessions: IntCounterVec,
     stale_acks: IntCounter,
     unknown_fields: IntCounter,
@@ -124,6 +125,11 @@ impl Metrics {
             )?,
             bulk_requests: counters(&registry, "bulk_requests_total", "Batches sent, by status.", "status")?,
             bulk_items: counters(&registry, "bulk_items_total", "Items of batches, by outcome.", "outcome")?,
+            bulk_concurrency: gauge(
+                &registry,
+                "bulk_concurrency",
+                "Batches that may be on their way to the store at once; fewer while it has too much to do.",
+            )?,
             sessions: counters(&registry, "broker_sessions_total", "Broker sessions ended, by end.", "end")?,
             stale_acks: counter(&registry, "stale_acks_total", "Settlements skipped because their session had ended.")?,
             unknown_fields: counter(
@@ -169,7 +175,17 @@ impl Metrics {
         for outcome in ["indexed", "deleted", "stale", "rejected", "busy", "blocked", "given_up"] {
             self.bulk_items.with_label_values(&[outcome]);
         }
-        for cause in ["host", "panic", "fetch_resolve", "fetch_connect", "fetch_broken", "fetch_status"] {
+        for cause in [
+            "host",
+            "store",
+            "store_failed",
+            "suspect",
+            "panic",
+            "fetch_resolve",
+            "fetch_connect",
+            "fetch_broken",
+            "fetch_status",
+        ] {
             self.retries.with_label_values(&[cause]);
         }
         for end in ["connect", "topology", "lost", "cancelled", "ack", "publish", "stopped"] {
@@ -265,6 +281,11 @@ impl Metrics {
             BulkItem::GivenUp => "given_up",
         };
         self.bulk_items.with_label_values(&[outcome]).inc();
+    }
+
+    /// Sets how many batches may be on their way at once.
+    pub fn bulk_concurrency(&self, batches: usize) {
+        self.bulk_concurrency.set(i64::try_from(batches).unwrap_or(i64::MAX));
     }
 
     /// Counts the end of a broker session.

@@ -219,6 +219,9 @@ impl Failure {
             Self::Index(error) => match error {
                 index::Error::Rejected { .. } => DeadLetter(Reason::DocumentRejected),
                 index::Error::TooLarge => DeadLetter(Reason::DocumentTooLarge),
+                index::Error::Failed { .. } => {
+                    Retry { reason: Reason::StoreFailed, budget: TRANSIENT_BUDGET, after: None }
+                }
                 index::Error::Unavailable { .. }
                 | index::Error::Paused { .. }
                 | index::Error::Lookup(_)
@@ -265,13 +268,15 @@ pub enum Reason {
     DocumentRejected,
     /// The store refused the document for its size.
     DocumentTooLarge,
-    /// Delivered again and again without an outcome.
+    /// The store failed on the document more often than allowed, while it took others.
+    StoreFailed,
+    /// Ends the worker whenever it is processed, even alone.
     Poison,
 }
 
 impl Reason {
     /// Every reason, for declaring the metric's label values.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidMessage,
         Self::RefusedAddress,
         Self::RefusedRedirect,
@@ -289,6 +294,7 @@ impl Reason {
         Self::DegenerateVector,
         Self::DocumentRejected,
         Self::DocumentTooLarge,
+        Self::StoreFailed,
         Self::Poison,
     ];
 
@@ -312,6 +318,7 @@ impl Reason {
             Self::DegenerateVector => "degenerate_vector",
             Self::DocumentRejected => "document_rejected",
             Self::DocumentTooLarge => "document_too_large",
+            Self::StoreFailed => "store_failed",
             Self::Poison => "poison",
         }
     }

@@ -1,44 +1,43 @@
 //! Deliveries to `process` to receipts; drain.
+//!
+//! [`watch`](mod@watch) decides when there are deliveries at all.
+
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::RwLock;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::backoff::Backoff;
 use crate::broker::receipt::{Cause, Receipt};
 use crate::broker::session::Consumer;
+use crate::broker::suspects::Suspects;
 use crate::fetch;
 use crate::message;
 use crate::metrics::{Metrics, Stage};
-use crate::model::manifest::Manifest;
-use crate::pipeline::{Failure, Pipeline, Verdict};
-use crate::server::health::Condition;
-use crate::store::{self, Blocked, Store};
+use crate::pipeline::{Failure, Pipeline, Reason, Verdict};
 
-/// How often a store that answers is looked at again.
-const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Bounds of the delay before a store that does not answer is asked again.
-const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Longest that a message is kept before it is given back: the broker delivers it again at once, and while the store is
 /// down that would be a loop as fast as the network.
 const LONGEST_GIVE_BACK_DELAY: Duration = Duration::from_secs(5);
-
-/// The label values of `imgdex_paused`.
-const PAUSES: [&str; 5] = ["index_missing", MISMATCH, "write_block", "unauthorized", "unavailable"];
-const MISMATCH: &str = "mismatch";
+/// The broker's own limit on an acknowledgement, after which it closes the channel: `consumer_timeout`, 30 minutes unless
+/// it is configured otherwise.
+pub const ACK_TIMEOUT: Duration = Duration::from_mins(30);
+/// Longest that a message is processed before it is given back: well within [`ACK_TIMEOUT`], and far beyond what the stages'
+/// own limits allow.
+const LONGEST_HANDLING: Duration = Duration::from_mins(14);
 
 /// What the tasks of one worker share.
 struct Shared {
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    /// Told when a message is given back: the store may be why.
-    doubt: Arc<Notify>,
+    /// Read while a message is processed among others, written while one is processed alone.
+    company: RwLock<()>,
 }
 
 /// Processes deliveries until `stop`, then finishes what is in flight, gives back the rest, and closes the session, all
@@ -48,12 +47,13 @@ pub async fn run(
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    doubt: Arc<Notify>,
     drain_deadline: Duration,
 ) {
-    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), doubt });
+    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), company: RwLock::default() });
     let tasks = TaskTracker::new();
     let abandon = CancellationToken::new();
+    let one_by_one = Arc::clone(&shared).suspects(consumer.suspects(), tasks.clone(), abandon.clone());
+    let one_by_one = tokio::spawn(stop.clone().run_until_cancelled_owned(one_by_one));
     while let Some(Some(receipt)) = stop.run_until_cancelled(consumer.next()).await {
         let (shared, abandon) = (Arc::clone(&shared), abandon.clone());
         // Abandoned, a task drops its receipt, which gives the message back.
@@ -64,6 +64,8 @@ pub async fn run(
     // Kept for giving back and closing.
     let reserve = (drain_deadline / 5).min(Duration::from_secs(3));
     consumer.stop();
+    // Ends with `stop`; what it has begun is among the tasks.
+    let _ = one_by_one.await;
     tasks.close();
     tracing::info!(in_flight = tasks.len(), deadline = ?drain_deadline, "draining");
     if timeout_at(deadline - reserve, tasks.wait()).await.is_err() {
@@ -86,29 +88,75 @@ pub async fn run(
 impl Shared {
     /// One message, from delivery to settlement.
     async fn handle(&self, receipt: Receipt) {
+        if receipt.is_suspect() {
+            let span = tracing::warn_span!("message", image = message::name(&receipt.envelope().body));
+            return receipt.set_apart().instrument(span).await;
+        }
+        let company = self.company.read().await;
+        if let Some((receipt, failure)) = self.process(receipt).await {
+            drop(company);
+            self.fail(receipt, &failure).await;
+        }
+    }
+
+    /// Messages that were delivered again and again, each of them alone.
+    async fn suspects(self: Arc<Self>, suspects: Suspects, tasks: TaskTracker, abandon: CancellationToken) {
+        loop {
+            suspects.waiting().await;
+            let (shared, suspects, abandon) = (Arc::clone(&self), suspects.clone(), abandon.clone());
+            let alone = async move { abandon.run_until_cancelled(shared.handle_alone(&suspects)).await };
+            // A task of its own, like every message: a panic ends no more than this.
+            let _ = tasks.spawn(alone).await;
+        }
+    }
+
+    async fn handle_alone(&self, suspects: &Suspects) {
+        // Before it is taken: whoever is in hand when a worker dies is suspected of it.
+        let _alone = self.company.write().await;
+        let Some(receipt) = suspects.take().await else { return };
+        if let Some(deaths) = receipt.deaths() {
+            let error = format!("{deaths} workers died while this message alone was in their hands");
+            let span = tracing::warn_span!("message", image = message::name(&receipt.envelope().body));
+            let verdict = Verdict::DeadLetter(Reason::Poison);
+            return receipt.fail(verdict, Cause { error, status: None }).instrument(span).await;
+        }
+        if let Some((receipt, failure)) = self.process(receipt).await {
+            self.fail(receipt, &failure).await;
+        }
+    }
+
+    /// Walks a message through the pipeline, and acknowledges it where that succeeds.
+    async fn process(&self, receipt: Receipt) -> Option<(Receipt, Failure)> {
         let start = Instant::now();
         let envelope = receipt.envelope();
-        let result = self.pipeline.process(&envelope).await;
+        let Ok(result) = timeout(LONGEST_HANDLING, self.pipeline.process(&envelope)).await else {
+            let image = message::name(&envelope.body);
+            tracing::error!(image, limit = ?LONGEST_HANDLING, "no outcome in time; giving the message back");
+            return None;
+        };
         self.metrics.stage(Stage::Total, start.elapsed());
         match result {
-            Ok(outcome) => receipt.done(outcome).await,
-            Err(failure) => {
-                // Whatever is logged from here on says which image it is about.
-                let span = tracing::warn_span!("message", image = message::name(&envelope.body));
-                self.fail(receipt, &failure).instrument(span).await;
+            Ok(outcome) => {
+                receipt.done(outcome).await;
+                None
             }
+            Err(failure) => Some((receipt, failure)),
         }
     }
 
     async fn fail(&self, receipt: Receipt, failure: &Failure) {
+        // Whatever is logged from here on says which image it is about.
+        let span = tracing::warn_span!("message", image = message::name(&receipt.envelope().body));
         let verdict = failure.verdict();
-        if verdict == Verdict::GiveBack {
-            tracing::warn!(%failure, "giving a message back");
-            self.doubt.notify_one();
-            let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
-            self.stop.run_until_cancelled(sleep(delay)).await;
-        }
-        receipt.fail(verdict, cause(failure)).await;
+        let failing = async {
+            if verdict == Verdict::GiveBack {
+                tracing::warn!(%failure, "giving a message back");
+                let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
+                self.stop.run_until_cancelled(sleep(delay)).await;
+            }
+            receipt.fail(verdict, cause(failure)).await;
+        };
+        failing.instrument(span).await;
     }
 }
 
@@ -118,96 +166,4 @@ fn cause(failure: &Failure) -> Cause {
         _ => None,
     };
     Cause { error: failure.to_string(), status }
-}
-
-/// Checks the store for as long as the process lives, and at once when `doubt` arises. Consuming begins when the store is
-/// there, made for this model and takes writes, and rests while it is not.
-pub async fn watch_store(
-    store: Arc<Store>,
-    model: Manifest,
-    gate: watch::Sender<bool>,
-    condition: watch::Sender<Condition>,
-    metrics: Arc<Metrics>,
-    doubt: Arc<Notify>,
-) {
-    let mut backoff = Backoff::new(STORE_RETRY.0, STORE_RETRY.1);
-    loop {
-        let state = store.check_writable(&model).await;
-        let delay = if state.is_ok() {
-            backoff.reset();
-            STORE_CHECK_INTERVAL
-        } else {
-            backoff.next_delay()
-        };
-        gate.send_if_modified(|open| std::mem::replace(open, state.is_ok()) != state.is_ok());
-        show_pause(&metrics, state.as_ref().err().map(pause));
-        let fine = state.is_ok();
-        tell(&condition, state.map_err(|error| error.to_string()));
-        if fine {
-            // Doubts of a store that is known to rest are none.
-            tokio::select! { () = sleep(delay) => {}, () = doubt.notified() => {} }
-        } else {
-            sleep(delay).await;
-        }
-    }
-}
-
-/// The model that the store was made for, once it answers. Until then the condition says why not.
-pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, metrics: &Metrics) -> Manifest {
-    let mut backoff = Backoff::new(STORE_RETRY.0, STORE_RETRY.1);
-    loop {
-        let found = match store.origin().await {
-            Ok(Some(origin)) => Manifest::find(&origin.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
-            Ok(None) => {
-                let error = store::Error::Missing { store: store.to_string() };
-                Err((pause(&error), error.to_string()))
-            }
-            Err(error) => Err((pause(&error), error.to_string())),
-        };
-        match found {
-            Ok(model) => return model,
-            Err((cause, reason)) => {
-                show_pause(metrics, Some(cause));
-                tell(condition, Err(reason));
-            }
-        }
-        sleep(backoff.next_delay()).await;
-    }
-}
-
-/// Why consuming rests while the store says this.
-fn pause(error: &store::Error) -> &'static str {
-    match error {
-        store::Error::Missing { .. } | store::Error::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
-        store::Error::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
-        store::Error::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
-        store::Error::Mismatch { .. } => MISMATCH,
-        store::Error::Unavailable { .. }
-        | store::Error::TooLarge { .. }
-        | store::Error::Refused { .. }
-        | store::Error::Address { .. }
-        | store::Error::UnknownId { .. }
-        | store::Error::Io { .. } => "unavailable",
-    }
-}
-
-fn show_pause(metrics: &Metrics, present: Option<&str>) {
-    for cause in PAUSES {
-        metrics.paused(cause, present == Some(cause));
-    }
-}
-
-/// Updates a condition, and logs it where it changed.
-fn tell(condition: &watch::Sender<Condition>, state: Condition) {
-    condition.send_if_modified(|old| {
-        if *old == state {
-            return false;
-        }
-        match &state {
-            Ok(()) => tracing::info!("the store is there and fits"),
-            Err(reason) => tracing::warn!(%reason, "the store cannot be used; waiting for it"),
-        }
-        *old = state;
-        true
-    });
 }

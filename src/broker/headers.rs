@@ -28,13 +28,17 @@ pub const USER_ID: &str = "x-imgdex-user-id";
 /// Present where the producer's headers were too large to be sent on with ours.
 pub const HEADERS_DROPPED: &str = "x-imgdex-headers-dropped";
 
+/// How often a quorum queue has taken the message back from a consumer, by the broker itself. It counts ends of consumers,
+/// and in some versions what was given back too.
+const DELIVERY_COUNT: &str = "x-delivery-count";
 /// Longest error text in a header.
 const MAX_ERROR_BYTES: usize = 1024;
 /// Largest headers of a producer that are sent on, serialised: with ours they must fit one frame, commonly 128 KiB, or
 /// the broker closes the connection.
 const MAX_HEADERS_BYTES: usize = 64 * 1024;
-/// Headers that route copies of a message wherever it is published.
-const ROUTING: [&str; 2] = ["CC", "BCC"];
+/// Headers that are not sent on: those that route copies of a message wherever it is published, and the broker's own,
+/// which would be taken for the count of the next queue.
+const LEFT_BEHIND: [&str; 3] = ["CC", "BCC", DELIVERY_COUNT];
 /// Persistent: the message survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -47,6 +51,8 @@ pub struct History {
     pub first_received_ms: Option<u64>,
     /// [`FIRST_ERROR_MS`], where it has failed before.
     pub first_error_ms: Option<u64>,
+    /// How often its queue has taken it back from a consumer.
+    pub returns: u64,
 }
 
 impl History {
@@ -57,6 +63,7 @@ impl History {
             attempts: number(ATTEMPTS).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             first_received_ms: number(FIRST_RECEIVED_MS),
             first_error_ms: number(FIRST_ERROR_MS),
+            returns: number(DELIVERY_COUNT).unwrap_or_default(),
         }
     }
 }
@@ -97,30 +104,18 @@ impl Failed<'_> {
     /// The properties under which the message goes to a retry queue or the dead letters: the producer's own, with our
     /// headers beside the producer's.
     pub fn properties(&self, original: &BasicProperties) -> BasicProperties {
-        let mut headers = FieldTable::default();
-        let theirs = original.headers().clone().unwrap_or_default();
-        let size = serde_json::to_vec(&theirs).map_or(usize::MAX, |json| json.len());
-        if size > MAX_HEADERS_BYTES {
-            headers.insert(HEADERS_DROPPED.into(), AMQPValue::Boolean(true));
-        } else {
-            for (name, value) in &theirs {
-                if !ROUTING.contains(&name.as_str()) {
-                    headers.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        let number = |n: u64| AMQPValue::LongLongInt(i64::try_from(n).unwrap_or(i64::MAX));
+        let mut headers = carried(original);
         let text = |text: &str| AMQPValue::LongString(text.into());
         let mut set = |name: &'static str, value| {
             headers.insert(ShortString::from(name), value);
         };
-        set(ATTEMPTS, number(u64::from(self.history.attempts.saturating_add(1))));
-        set(FIRST_RECEIVED_MS, number(self.history.first_received_ms.unwrap_or(self.received_ms)));
-        set(FIRST_ERROR_MS, number(self.history.first_error_ms.unwrap_or(self.now_ms)));
-        set(LAST_ERROR_MS, number(self.now_ms));
+        set(ATTEMPTS, long(u64::from(self.history.attempts.saturating_add(1))));
+        set(FIRST_RECEIVED_MS, long(self.history.first_received_ms.unwrap_or(self.received_ms)));
+        set(FIRST_ERROR_MS, long(self.history.first_error_ms.unwrap_or(self.now_ms)));
+        set(LAST_ERROR_MS, long(self.now_ms));
         set(ERROR, text(&self.error[..self.error.floor_char_boundary(MAX_ERROR_BYTES)]));
         if let Some(status) = self.status {
-            set(STATUS, number(status.into()));
+            set(STATUS, long(status.into()));
         }
         if let Some(reason) = self.reason {
             set(REASON, text(reason.code()));
@@ -134,6 +129,34 @@ impl Failed<'_> {
         }
         without_expiration_and_user(original).with_headers(headers).with_delivery_mode(PERSISTENT)
     }
+}
+
+/// The properties under which a message moves to another queue without having failed.
+pub(super) fn moved(original: &BasicProperties, first_received_ms: u64) -> BasicProperties {
+    let mut headers = carried(original);
+    headers.insert(FIRST_RECEIVED_MS.into(), long(first_received_ms));
+    without_expiration_and_user(original).with_headers(headers).with_delivery_mode(PERSISTENT)
+}
+
+/// The headers of a message that are sent on with it.
+fn carried(original: &BasicProperties) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let theirs = original.headers().clone().unwrap_or_default();
+    let size = serde_json::to_vec(&theirs).map_or(usize::MAX, |json| json.len());
+    if size > MAX_HEADERS_BYTES {
+        headers.insert(HEADERS_DROPPED.into(), AMQPValue::Boolean(true));
+        return headers;
+    }
+    for (name, value) in &theirs {
+        if !LEFT_BEHIND.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+fn long(number: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 /// Headers that tell of failures, which a replayed message has not had.
@@ -193,7 +216,7 @@ mod tests {
         assert_eq!(fresh, History::default());
         let once = failed(&fresh).properties(&BasicProperties::default());
         let history = History::read(&once);
-        assert_eq!(history, History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20) });
+        assert_eq!(history, History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20), returns: 0 });
         let later = Failed { received_ms: 30, now_ms: 40, ..failed(&history) };
         let twice = later.properties(&once);
         assert_eq!(History::read(&twice), History { attempts: 2, ..history });
@@ -256,5 +279,20 @@ mod tests {
             headers.insert(ATTEMPTS.into(), value);
             assert_eq!(History::read(&BasicProperties::default().with_headers(headers)), History::default());
         }
+    }
+
+    #[test]
+    fn the_broker_s_count_of_one_queue_does_not_travel_to_the_next() {
+        let mut headers = FieldTable::default();
+        headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongLongInt(7));
+        headers.insert("trace".into(), AMQPValue::LongString("abc".into()));
+        let original = BasicProperties::default().with_headers(headers);
+        assert_eq!(History::read(&original).returns, 7);
+        let history = History::default();
+        for properties in [failed(&history).properties(&original), moved(&original, 5)] {
+            assert_eq!(History::read(&properties).returns, 0);
+            assert!(header(&properties, "trace").is_some());
+        }
+        assert_eq!(History::read(&moved(&original, 5)).first_received_ms, Some(5));
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions, receipts, publishing, topology. Knows no images.
 //!
 //! [`session`] keeps one consuming session after the other alive; each delivery becomes a [`receipt::Receipt`], which
-//! alone acknowledges it; [`topology`] says which queues there are; [`publish`] is the producer's side; [`dead`] looks into
+//! alone acknowledges it; [`suspects`] hands out one at a time what was delivered again and again; [`topology`] says which queues there are; [`publish`] is the producer's side; [`dead`] looks into
 //! queues, and replays or removes dead letters.
 
 pub mod dead;
@@ -9,6 +9,7 @@ pub mod headers;
 pub mod publish;
 pub mod receipt;
 pub mod session;
+pub mod suspects;
 pub mod topology;
 
 use std::path::PathBuf;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::ShortString;
 use tokio::runtime::Handle;
 
-use super::headers::{Failed, History};
+use super::headers::{self, Failed, History};
 use super::session::{End, Session};
 use crate::message::Envelope;
 use crate::metrics::Settled;
@@ -22,6 +23,8 @@ pub struct Receipt {
     session: Arc<Session>,
     history: History,
     received_ms: u64,
+    /// Taken from the queue of suspects.
+    alone: bool,
     settled: bool,
 }
 
@@ -41,6 +44,12 @@ enum Step {
     Retry(Option<Duration>),
     GiveBack,
 }
+
+/// How often a message may be taken back before it is processed alone. Restarts and pauses of the store take messages back
+/// too, so this blames nobody.
+const SUSPECT_AFTER: u64 = 4;
+/// How many times a message may be alone in hand when the worker dies. More than once: somebody may have ended the worker.
+const DEATHS: u64 = 3;
 
 /// Carries a verdict over to a message that failed `attempts` times before.
 fn step(verdict: Verdict, attempts: u32) -> Step {
@@ -65,7 +74,40 @@ impl Receipt {
             let age = received_ms.saturating_sub(sent.saturating_mul(1000));
             session.metrics().message_age(Duration::from_millis(age));
         }
-        Self { delivery, session, history, received_ms, settled: false }
+        Self { delivery, session, history, received_ms, alone: false, settled: false }
+    }
+
+    /// The receipt of a message that was taken from the queue of suspects.
+    pub(super) fn alone(delivery: Delivery, session: Arc<Session>) -> Self {
+        let mut receipt = Self::new(delivery, session);
+        receipt.alone = true;
+        receipt
+    }
+
+    /// Whether the message was taken back so often that it should be processed alone.
+    pub fn is_suspect(&self) -> bool {
+        !self.alone && self.history.returns >= SUSPECT_AFTER
+    }
+
+    /// How many workers died while this message alone was in their hands, where that is enough to blame it.
+    pub fn deaths(&self) -> Option<u64> {
+        Some(self.history.returns).filter(|&deaths| self.alone && deaths >= DEATHS)
+    }
+
+    /// Moves the message to the queue of suspects.
+    pub async fn set_apart(mut self) {
+        let queue = self.session.topology().suspects().clone();
+        tracing::warn!(returns = self.history.returns, %queue, "taken back again and again; to be processed alone");
+        if self.move_to(queue, Settled::Retried).await {
+            self.session.metrics().retry("suspect");
+        }
+    }
+
+    /// Publishes the message to another queue as it is, and acknowledges it here.
+    async fn move_to(&mut self, queue: ShortString, how: Settled) -> bool {
+        let first_received_ms = self.history.first_received_ms.unwrap_or(self.received_ms);
+        let properties = headers::moved(&self.delivery.properties, first_received_ms);
+        self.session.publish(queue, &self.delivery.data, properties).await && self.ack(how).await
     }
 
     /// The number of the session that delivered the message.
@@ -99,7 +141,14 @@ impl Receipt {
         let queue;
         let mut reason = None;
         match step(verdict, self.history.attempts) {
-            Step::GiveBack => return,
+            Step::GiveBack => {
+                if self.alone {
+                    // It has not ended the worker: back to the others, and what it is suspected of is forgotten.
+                    let queue = self.session.topology().queue().clone();
+                    self.move_to(queue, Settled::Returned).await;
+                }
+                return;
+            }
             Step::Retry(after) => {
                 queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
                 tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
@@ -130,7 +179,10 @@ impl Receipt {
             }
             None => {
                 if self.ack(Settled::Retried).await {
-                    self.session.metrics().retry("host");
+                    self.session.metrics().retry(match verdict {
+                        Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
+                        _ => "host",
+                    });
                 }
             }
         }

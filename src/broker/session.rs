@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receipt::Receipt;
+use super::suspects::Suspects;
 use super::topology::Topology;
 use super::{ANSWER_TIMEOUT, Error, Settings};
 use crate::backoff::Backoff;
@@ -97,6 +98,8 @@ pub(super) struct Session {
     /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
     /// which of them came back as unroutable. Mistaking that would lose a message.
     publisher: Mutex<Channel>,
+    /// For looking at the suspects and taking one.
+    pub(super) suspects: Channel,
     topology: Topology,
     /// Messages on their way back to the queue.
     settling: TaskTracker,
@@ -168,6 +171,7 @@ pub type Condition = Result<(), String>;
 /// A consumer that survives its sessions.
 pub struct Consumer {
     deliveries: mpsc::UnboundedReceiver<Receipt>,
+    suspects: Suspects,
     /// Cancelled: no more deliveries. The session stays, for acknowledgements.
     stopping: CancellationToken,
     /// Cancelled: the session ends.
@@ -188,6 +192,8 @@ impl Consumer {
         // The bound is the prefetch count: the broker sends no more before some are settled.
         let (sender, deliveries) = mpsc::unbounded_channel();
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
+        let (current, sessions) = watch::channel(None);
+        let suspects = Suspects::new(sessions, gate.clone());
         let supervisor = Supervisor {
             settings,
             prefetch,
@@ -195,15 +201,21 @@ impl Consumer {
             connected,
             metrics,
             deliveries: sender,
+            current,
             stopping: stopping.clone(),
             closing: closing.clone(),
         };
-        Self { deliveries, stopping, closing, supervisor: tokio::spawn(supervisor.run()) }
+        Self { deliveries, suspects, stopping, closing, supervisor: tokio::spawn(supervisor.run()) }
     }
 
     /// The next delivery, whichever session it comes from.
     pub async fn next(&mut self) -> Option<Receipt> {
         self.deliveries.recv().await
+    }
+
+    /// The messages that are to be processed alone.
+    pub fn suspects(&self) -> Suspects {
+        self.suspects.clone()
     }
 
     /// Stops consuming and gives back what was delivered and not yet taken by [`Self::next`]. Receipts already taken
@@ -229,6 +241,8 @@ struct Supervisor {
     connected: watch::Sender<Condition>,
     metrics: Arc<Metrics>,
     deliveries: mpsc::UnboundedSender<Receipt>,
+    /// The session that lives now.
+    current: watch::Sender<Option<Arc<Session>>>,
     stopping: CancellationToken,
     closing: CancellationToken,
 }
@@ -267,7 +281,9 @@ impl Supervisor {
             Ok((connection, channel, session)) => {
                 tracing::info!(generation, queue = %session.topology.queue(), "session with the broker");
                 self.say(Ok(()));
+                let _ = self.current.send_replace(Some(Arc::clone(&session)));
                 let end = self.hold(&connection, &channel, &session).await;
+                let _ = self.current.send_replace(None);
                 // What is on its way back goes out while the session still counts.
                 session.settling.close();
                 let _ = timeout(CLOSE_TIMEOUT, session.settling.wait()).await;
@@ -288,13 +304,15 @@ impl Supervisor {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let publisher = connection.create_channel().await?;
             publisher.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok::<_, End>((channel, publisher))
+            let suspects = connection.create_channel().await?;
+            Ok::<_, End>((channel, publisher, suspects))
         });
-        let (channel, publisher) = channels.await.map_err(|_| no_answer())??;
+        let (channel, publisher, suspects) = channels.await.map_err(|_| no_answer())??;
         let session = Session {
             generation,
             over: watch::Sender::new(None),
             publisher: Mutex::new(publisher),
+            suspects,
             topology: self.settings.topology.clone(),
             settling: TaskTracker::new(),
             metrics: Arc::clone(&self.metrics),
@@ -375,7 +393,7 @@ impl Supervisor {
     }
 }
 
-fn no_answer() -> End {
+pub(super) fn no_answer() -> End {
     End::Lost(format!("no answer within {ANSWER_TIMEOUT:?}"))
 }
 

@@ -3,7 +3,8 @@
 //! Producers publish to a direct exchange, or through the default exchange, into one work queue. A failed message is
 //! published to one of the retry queues, one per delay, for a time-to-live acts only at the head of a queue: messages
 //! with different delays in one queue would wait for each other. When its time is up the broker moves it back to the
-//! work queue. Dead letters wait in their own queue for a person.
+//! work queue. Dead letters wait in their own queue for a person. Messages that were delivered again and again wait among
+//! the suspects, to be processed alone.
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct Topology {
     exchange: ShortString,
     queue: ShortString,
     dead: ShortString,
+    suspects: ShortString,
     retries: Vec<RetryTier>,
 }
 
@@ -41,7 +43,7 @@ pub struct RetryTier {
 }
 
 impl Topology {
-    /// Names everything after the work queue: `QUEUE.retry.SECONDS` for each delay, `QUEUE.dead`.
+    /// Names everything after the work queue: `QUEUE.retry.SECONDS` for each delay, `QUEUE.dead`, `QUEUE.suspects`.
     ///
     /// # Errors
     /// [`Error::Topology`] for a name or delay that the broker would refuse.
@@ -64,7 +66,8 @@ impl Topology {
                 Ok(RetryTier { delay: Duration::from_secs(seconds.into()), queue })
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { exchange: name(exchange)?, queue: name(queue)?, dead: name(&format!("{queue}.dead"))?, retries })
+        let [dead, suspects] = ["dead", "suspects"].map(|suffix| name(&format!("{queue}.{suffix}")));
+        Ok(Self { exchange: name(exchange)?, queue: name(queue)?, dead: dead?, suspects: suspects?, retries })
     }
 
     /// The exchange that producers publish to, with the queue's name as routing key.
@@ -80,6 +83,11 @@ impl Topology {
     /// The dead-letter queue.
     pub fn dead(&self) -> &ShortString {
         &self.dead
+    }
+
+    /// The queue of messages that are to be processed alone.
+    pub fn suspects(&self) -> &ShortString {
+        &self.suspects
     }
 
     /// The retry queues, by rising delay. Never empty.
@@ -141,7 +149,7 @@ impl Topology {
     /// Every queue with its arguments. Retry queues first: when the work queue exists, so does all it needs.
     fn queues(&self) -> Vec<(ShortString, FieldTable)> {
         let retries = self.retries.iter().map(|tier| (tier.queue.clone(), self.retry_arguments(tier)));
-        let plain = [&self.dead, &self.queue].map(|name| (name.clone(), quorum()));
+        let plain = [&self.dead, &self.suspects, &self.queue].map(|name| (name.clone(), quorum()));
         retries.chain(plain).collect()
     }
 

@@ -140,7 +140,7 @@ impl Import {
                 Written::Stale => self.counts.stale += 1,
                 Written::Rejected { kind, reason } => self.failed(&document.id, &format!("{kind}: {reason}")),
                 // The rest would fare no better, and importing all of it again is safe.
-                Written::Busy { reason } | Written::Blocked { reason, .. } => {
+                Written::Busy { reason, .. } | Written::Blocked { reason, .. } => {
                     let message = format!("{}: {reason}; importing again is safe", self.store);
                     return Err(Error::new(Exit::Unavailable, message));
                 }

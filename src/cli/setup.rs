@@ -215,6 +215,7 @@ impl From<store::Error> for Error {
         let exit = match &error {
             store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
             store::Error::Unavailable { .. }
+            | store::Error::Busy { .. }
             | store::Error::TooLarge { .. }
             | store::Error::Blocked { .. }
             | store::Error::Missing { .. } => Exit::Unavailable,

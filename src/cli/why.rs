@@ -49,10 +49,15 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
         places.extend(waiting(&browser, &tier.queue, "waiting for a retry", &args).await?);
     }
     places.extend(waiting(&browser, topology.dead(), "dead-lettered", &args).await?);
-    // Not looked into: what is taken from it even for a moment is not processed meanwhile.
-    let ready = browser.count(topology.queue()).await?;
-    let detail = format!("{ready} messages, which are not looked into");
-    places.push(Place { name: topology.queue().to_string(), found: false, detail });
+    // Not looked into: what is taken from them even for a moment is not processed meanwhile, and among the suspects a look
+    // would count as a failed try.
+    let mut ready = 0;
+    for queue in [topology.suspects(), topology.queue()] {
+        let messages = browser.count(queue).await?;
+        ready += messages;
+        let detail = format!("{messages} messages, which are not looked into");
+        places.push(Place { name: queue.to_string(), found: false, detail });
+    }
     browser.close().await;
     output::records(args.output.format(), &places, || table(&places))?;
     if places.iter().any(|place| place.found) {

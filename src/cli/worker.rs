@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use super::{Error, Exit, setup};
@@ -15,15 +15,17 @@ use crate::broker::session::Consumer;
 use crate::extract::{self, Extractor};
 use crate::index::{self, Indexer};
 use crate::metrics::Metrics;
-use crate::model::manifest::Manifest;
 use crate::model::{INPUT_SIZE, Pixels};
 use crate::pipeline::Pipeline;
 use crate::server::health::{self, Condition, Health};
+use crate::shutdown;
 use crate::store::Store;
-use crate::{shutdown, worker};
+use crate::worker::watch::{Watch, await_model};
+use crate::worker::{self, ACK_TIMEOUT};
 
-/// Batches on their way to the store at once: one travels while the other is written.
-const BULKS_IN_FLIGHT: usize = 2;
+/// Longest that a store may be waited for, in seconds: with the time that fetching, decoding and a last request may take,
+/// all of it is over before half of the broker's limit on an acknowledgement.
+const LONGEST_HOLD: u64 = ACK_TIMEOUT.as_secs() / 2 - 180;
 
 /// Take references from the queue, index them into the store.
 #[derive(Args, Debug)]
@@ -42,6 +44,13 @@ pub struct WorkerArgs {
     /// Most documents in one request to the store
     #[arg(long, env = "IMGDEX_BULK_ITEMS", default_value = "32")]
     bulk_items: NonZeroUsize,
+    /// Most requests to the store at once; fewer while it has too much to do
+    #[arg(long, env = "IMGDEX_BULKS_IN_FLIGHT", default_value = "2")]
+    bulks_in_flight: NonZeroUsize,
+    /// Seconds that a document waits for a store that does not take it, before its message is given back to the queue
+    #[arg(long, env = "IMGDEX_HOLD", value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=LONGEST_HOLD))]
+    hold: u64,
     /// Where /live, /ready and /metrics are served; port 0 takes a free one, which is logged
     #[arg(long, env = "IMGDEX_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin_listen: SocketAddr,
@@ -68,16 +77,16 @@ impl WorkerArgs {
 
     /// With fewer messages than the batches hold, the last batches would wait for messages that are never delivered.
     fn check_prefetch(&self) -> Result<(), Error> {
-        let needed = extract::MAX_BATCH + self.bulk_items.get() * BULKS_IN_FLIGHT;
+        let (items, bulks) = (self.bulk_items.get(), self.bulks_in_flight.get());
+        let needed = items.saturating_mul(bulks).saturating_add(extract::MAX_BATCH);
         if usize::from(self.prefetch.get()) >= needed {
             return Ok(());
         }
         let message = format!(
-            "--prefetch {} is too small: at least {needed} are needed to fill a batch of images ({}) and {BULKS_IN_FLIGHT} \
-             batches of documents (--bulk-items {}); raise one or lower the other",
+            "--prefetch {} is too small: at least {needed} are needed to fill a batch of images ({}) and {bulks} \
+             batches of documents (--bulk-items {items}); raise one or lower the other",
             self.prefetch,
             extract::MAX_BATCH,
-            self.bulk_items
         );
         Err(Error::new(Exit::Config, message))
     }
@@ -111,7 +120,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
         .run_until_cancelled(async {
             let model = match chosen {
                 Some(model) => model,
-                None => worker::await_model(&store, &stored, &metrics).await,
+                None => await_model(&store, &stored, &metrics).await,
             };
             metrics.identify(&model.name, "candle");
             let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
@@ -132,11 +141,13 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
         }
     };
 
-    let pipeline = pipeline(&args, fetcher, &model, extractor, &store, &metrics);
-    let doubt = Arc::new(Notify::new());
-    let watcher = worker::watch_store(store, model, gate, stored, Arc::clone(&metrics), Arc::clone(&doubt));
-    let watcher = tokio::spawn(watcher);
-    worker::run(consumer, pipeline, metrics, stop, doubt, Duration::from_secs(args.drain_deadline)).await;
+    let indexer = indexer(&args, &store, &metrics);
+    let breaker = indexer.breaker();
+    let decoder = setup::decoder(&args.fetch, &model);
+    let pipeline = Pipeline::new(fetcher, decoder, extractor, indexer, Arc::clone(&metrics));
+    let watch = Watch { store, model, breaker, gate, condition: stored, metrics: Arc::clone(&metrics) };
+    let watcher = tokio::spawn(watch.run());
+    worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
     watcher.abort();
     admin.abort();
     Ok(Exit::Done)
@@ -167,16 +178,13 @@ async fn warm_up(extractor: &Extractor) -> Result<(), Error> {
     }
 }
 
-fn pipeline(
-    args: &WorkerArgs,
-    fetcher: crate::fetch::Fetcher,
-    model: &Manifest,
-    extractor: Extractor,
-    store: &Arc<Store>,
-    metrics: &Arc<Metrics>,
-) -> Pipeline {
-    let settings =
-        index::Settings { max_items: args.bulk_items.get(), in_flight: BULKS_IN_FLIGHT, ..index::Settings::default() };
-    let indexer = Indexer::start(Arc::clone(store), settings, Arc::clone(metrics));
-    Pipeline::new(fetcher, setup::decoder(&args.fetch, model), extractor, indexer, Arc::clone(metrics))
+fn indexer(args: &WorkerArgs, store: &Arc<Store>, metrics: &Arc<Metrics>) -> Indexer {
+    let settings = index::Settings {
+        max_items: args.bulk_items.get(),
+        in_flight: args.bulks_in_flight.get(),
+        hold: Duration::from_secs(args.hold),
+        hold_blocked: true,
+        ..index::Settings::default()
+    };
+    Indexer::start(Arc::clone(store), settings, Arc::clone(metrics))
 }

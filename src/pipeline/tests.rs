@@ -3,7 +3,6 @@
 use super::Verdict::{DeadLetter, GiveBack, Retry};
 use super::*;
 use crate::embedding::Degenerate;
-use crate::store::Blocked;
 
 fn host() -> String {
     "h".to_owned()
@@ -54,6 +53,13 @@ fn what_the_image_host_may_mend_is_retried_within_its_budget() {
 }
 
 #[test]
+fn a_document_that_the_store_fails_on_alone_is_retried_within_its_budget() {
+    let failure = Failure::Index(index::Error::Failed { held: Duration::ZERO, reason: host() });
+    let expected = Retry { reason: Reason::StoreFailed, budget: TRANSIENT_BUDGET, after: None };
+    assert_eq!(failure.verdict(), expected);
+}
+
+#[test]
 fn the_host_s_own_wish_travels_with_the_verdict() {
     let after = Some(Duration::from_secs(7));
     let failure = Failure::Fetch(fetch::Error::Status { host: host(), status: 429, retry_after: after });
@@ -64,7 +70,7 @@ fn the_host_s_own_wish_travels_with_the_verdict() {
 fn nothing_is_dead_lettered_because_a_service_was_down() {
     let failures = [
         Failure::Index(index::Error::Unavailable { held: Duration::ZERO, reason: host() }),
-        Failure::Index(index::Error::Paused { cause: Blocked::WriteBlock, reason: host() }),
+        Failure::Index(index::Error::Paused { reason: host() }),
         Failure::Index(index::Error::Stopped),
         Failure::Extract(extract::Error::Model(host())),
         Failure::Extract(extract::Error::Stopped),

@@ -9,6 +9,8 @@ pub enum Blocked {
     IndexMissing,
     /// 401 or 403.
     Unauthorized,
+    /// Nearly all documents are refused, for one reason.
+    Refusals,
 }
 
 /// Why a request to a store failed as a whole.
@@ -28,6 +30,14 @@ pub enum Error {
         /// The store, without credentials.
         store: String,
         /// What happened.
+        reason: String,
+    },
+    /// The store has too much to do now (429); fewer requests at a time help.
+    #[error("{store}: {reason}")]
+    Busy {
+        /// The store, without credentials.
+        store: String,
+        /// Its reason.
         reason: String,
     },
     /// The request as a whole was too large (413).

@@ -78,6 +78,8 @@ pub enum Written {
     },
     /// Not now: too busy, or a shard is not available.
     Busy {
+        /// Whether the store has too much to do (429), so that fewer requests at a time help.
+        overload: bool,
         /// The store's reason.
         reason: String,
     },

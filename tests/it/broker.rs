@@ -49,6 +49,7 @@ fn expected(rabbit: &Rabbit) -> Vec<(String, Vec<(&'static str, AMQPValue)>)> {
         (rabbit.retry(1), retry(1)),
         (rabbit.retry(2), retry(2)),
         (rabbit.dead(), plain()),
+        (rabbit.suspects(), plain()),
         (rabbit.queue.clone(), plain()),
     ]
 }

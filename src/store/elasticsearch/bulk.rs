@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::meaning::Meaning;
+use super::meaning::{Meaning, OVERLOAD};
 use crate::store::{Blocked, Document, Write, Written};
 
 /// What is kept of the answer: enough to judge every item, and nothing else. `_index` is looked at for deletions only.
@@ -249,7 +249,8 @@ impl Fate<'_> {
 
 fn failed(status: u16, error: Option<Cause<'_>>) -> Written {
     let Some(error) = error else {
-        return Written::Busy { reason: format!("an item was answered with status {status} and no error") };
+        let reason = format!("an item was answered with status {status} and no error");
+        return Written::Busy { overload: status == OVERLOAD, reason };
     };
     let kind = error.kind.into_owned();
     let first = error.reason.as_deref().unwrap_or_default();
@@ -261,7 +262,7 @@ fn failed(status: u16, error: Option<Cause<'_>>) -> Written {
     match meaning {
         Meaning::Conflict => Written::Stale,
         Meaning::Blocked(cause) => Written::Blocked { cause, reason: format!("{kind}: {reason}") },
-        Meaning::Busy => Written::Busy { reason: format!("{status} {kind}: {reason}") },
+        Meaning::Busy => Written::Busy { overload: status == OVERLOAD, reason: format!("{status} {kind}: {reason}") },
         Meaning::TooLarge | Meaning::Refused => Written::Rejected { kind, reason },
     }
 }

@@ -21,6 +21,9 @@ pub enum Meaning {
     Refused,
 }
 
+/// The status that asks for fewer requests, where it does not tell of a block.
+pub const OVERLOAD: u16 = 429;
+
 /// How Elasticsearch begins the reason of an `illegal_argument_exception` where an alias has no write index. It has
 /// no type of its own (checked on 8.16.3 and 9.4.3), and without this look a whole queue would be refused as bad documents.
 const NO_WRITE_INDEX: &str = "no write index is defined for alias";

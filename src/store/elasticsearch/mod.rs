@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use self::address::Address;
 use self::client::{Body, Client, Patience};
-use self::meaning::Meaning;
+use self::meaning::{Meaning, OVERLOAD};
 use self::query::Stored;
 use super::{Blocked, Document, Error, Hit, Query, Settings, Target, Write, Written};
 use crate::embedding::Embedding;
@@ -199,6 +199,7 @@ impl Elasticsearch {
             (Meaning::Blocked(cause), _) => Error::Blocked { store, cause, reason },
             // Only a 400 is about what was sent; 404, 405 and the like are about where it went.
             (Meaning::Refused, _) if status == 400 => Error::Refused { store, reason },
+            (Meaning::Busy, _) if status == OVERLOAD => Error::Busy { store, reason },
             (Meaning::Refused | Meaning::Busy | Meaning::Conflict, _) => Error::Unavailable { store, reason },
         }
     }

@@ -79,10 +79,15 @@ impl Rabbit {
         format!("{}.retry.{seconds}", self.queue)
     }
 
+    /// The queue of messages that are to be processed alone.
+    pub fn suspects(&self) -> String {
+        format!("{}.suspects", self.queue)
+    }
+
     /// All queues.
     pub fn queues(&self) -> Vec<String> {
         let retries = self.delays.iter().map(|&seconds| self.retry(seconds));
-        retries.chain([self.dead(), self.queue.clone()]).collect()
+        retries.chain([self.dead(), self.suspects(), self.queue.clone()]).collect()
     }
 
     /// For the library.

@@ -120,9 +120,13 @@ fn failed_items() {
         (
             429,
             "es_rejected_execution_exception",
-            Written::Busy { reason: "429 es_rejected_execution_exception: r".into() },
+            Written::Busy { overload: true, reason: "429 es_rejected_execution_exception: r".into() },
         ),
-        (503, "unavailable_shards_exception", Written::Busy { reason: "503 unavailable_shards_exception: r".into() }),
+        (
+            503,
+            "unavailable_shards_exception",
+            Written::Busy { overload: false, reason: "503 unavailable_shards_exception: r".into() },
+        ),
     ] {
         assert_eq!(judge(&item(status, kind)), expected, "{status} {kind}");
     }
