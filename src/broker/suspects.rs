@@ -36,11 +36,8 @@ impl Suspects {
 
     /// Waits until there are some and they may be processed.
     pub async fn waiting(&self) {
-        loop {
+        while !*self.gate.borrow() || self.count().await == 0 {
             sleep(INTERVAL).await;
-            if *self.gate.borrow() && self.count().await > 0 {
-                return;
-            }
         }
     }
 

@@ -1,13 +1,10 @@
 //! Ready is truthful: a worker takes nothing from the queue before it can put it somewhere.
 
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::elastic::server::request;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::{Worker, run};
-use crate::support::scrape::Scrape;
 
 /// Waits until `/ready` says no with a reason of the store that has all these words.
 async fn until_store_refused(worker: &Worker, words: &[&str]) {
@@ -65,35 +62,6 @@ async fn a_worker_refuses_an_index_of_another_model() {
     assert_eq!(worker.terminate().await, Some(0));
     assert_eq!(flow.documents().await, 0);
     assert_eq!(flow.rabbit.take_all(&flow.rabbit.queue, 3).await.len(), 3);
-}
-
-#[tokio::test]
-async fn a_write_block_loses_nothing_and_goes_by_without_a_restart() {
-    let flow = Flow::start().await;
-    let worker = flow.worker().await;
-    worker.until_ready().await;
-    let block = async |blocked: Value| {
-        let settings = format!("{}/_settings", flow.alias.name);
-        let (status, answer) = request(Method::PUT, &settings, Some(json!({"index.blocks.write": blocked}))).await;
-        assert_eq!(status, 200, "{answer}");
-    };
-    block(true.into()).await;
-    flow.publish(&flow.images.urls("good", 6), &[]).await;
-    let paused = |scrape: &Scrape| scrape.value("paused", &[("cause", "write_block")]);
-    worker.until("pauses for a write block", 1, paused).await;
-    let (status, ready) = worker.ready().await;
-    assert_eq!(status, 503);
-    assert!(ready["conditions"]["store"]["reason"].as_str().unwrap().contains("has the block write"), "{ready}");
-    assert_eq!(worker.get("/live").await.0, 200);
-    // At rest: everything is back in the queue, and stays there.
-    flow.rabbit.until_ready(&flow.rabbit.queue, 6).await;
-    let scrape = worker.scrape().await;
-    assert_eq!((scrape.outcome("indexed"), scrape.outcome("dead"), scrape.outcome("retried")), (0, 0, 0));
-    block(Value::Null).await;
-    worker.until("messages indexed", 6, |scrape| scrape.outcome("indexed")).await;
-    let scrape = worker.scrape().await;
-    assert_eq!((scrape.outcome("dead"), paused(&scrape)), (0, 0));
-    assert_eq!(flow.documents().await, 6);
 }
 
 #[tokio::test]

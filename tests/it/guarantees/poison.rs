@@ -1,1 +1,92 @@
 //! A message that ends the worker ends among the dead letters.
+
+use imgdex::broker::headers;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+
+use crate::support::flow::{Flow, sorted};
+use crate::support::poll;
+use crate::support::process::Worker;
+use crate::support::rabbit::{body, header, number_header, text_header};
+use crate::support::report::{report, scaled};
+
+/// Ends of the worker that one message may cost: those after which it is suspected, and those after which it is blamed.
+const MOST_DEATHS: usize = 4 + 3;
+
+/// Waits for dead letters, and starts the worker again whenever it has ended; how often it has.
+async fn until_dead_letters(flow: &Flow, worker: &mut Worker, expected: u32) -> usize {
+    let mut deaths = 0;
+    poll::until("the dead letters", async || {
+        if !worker.runs() {
+            deaths += 1;
+            *worker = flow.worker().await;
+        }
+        let letters = flow.rabbit.ready(&flow.rabbit.dead()).await;
+        if letters == expected { Ok(()) } else { Err(format!("there are {letters}, after {deaths} deaths")) }
+    })
+    .await;
+    deaths
+}
+
+#[tokio::test]
+async fn a_message_that_ends_the_worker_is_run_alone_and_then_blamed_and_no_other() {
+    let flow = Flow::start().await;
+    let deadly = scaled(1, 3);
+    let good = flow.images.urls("good", 40);
+    flow.publish(&good[..20], &[]).await;
+    let mut table = FieldTable::default();
+    table.insert("trace".into(), AMQPValue::LongString("abc".into()));
+    for url in flow.images.urls("deadly", deadly) {
+        flow.rabbit.publish_with(url.as_bytes(), BasicProperties::default().with_headers(table.clone())).await;
+    }
+    flow.publish(&good[20..], &[]).await;
+
+    let mut worker = flow.worker().await;
+    let deaths = until_dead_letters(&flow, &mut worker, deadly as u32).await;
+    assert!(deaths > 0 && deaths <= MOST_DEATHS * deadly, "{deaths} deaths");
+    flow.until_documents(good.len() as u64).await;
+    worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
+    assert_eq!(flow.indexed_urls().await, sorted(good));
+
+    let letters = flow.rabbit.take_all(&flow.rabbit.dead(), deadly as u32).await;
+    let bodies: Vec<_> = letters.iter().map(body).collect();
+    assert_eq!(sorted(bodies), flow.images.urls("deadly", deadly));
+    for letter in &letters {
+        assert_eq!(text_header(&letter.properties, headers::REASON).as_deref(), Some("poison"));
+        assert_eq!(text_header(&letter.properties, "trace").as_deref(), Some("abc"));
+        let error = text_header(&letter.properties, headers::ERROR).unwrap();
+        assert!(error.contains("3 workers died while this message alone was in their hands"), "{error}");
+        for name in [headers::FIRST_RECEIVED_MS, headers::FIRST_ERROR_MS, headers::LAST_ERROR_MS] {
+            assert!(number_header(&letter.properties, name).is_some(), "{name}");
+        }
+        assert!(header(&letter.properties, headers::WORKER_VERSION).is_some());
+    }
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+    report(14, format!("{deadly} deadly messages: {deaths} deaths, {deadly} dead letters, 40 neighbours indexed"));
+}
+
+/// Give-backs count as deliveries in some brokers; they blame nobody.
+#[tokio::test]
+async fn a_message_that_was_taken_back_often_and_is_sound_is_indexed() {
+    let flow = Flow::start().await;
+    let urls = flow.images.urls("held", 6);
+    flow.publish(&urls, &[]).await;
+    let rounds = scaled(6, 30);
+    for _ in 0..rounds {
+        let mut worker = flow.worker().await;
+        poll::until("a message in hand", async || match worker.scrape().await.value("inflight_messages", &[]) {
+            0 => Err("there is none".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        worker.kill();
+    }
+    flow.images.release();
+    let mut worker = flow.worker().await;
+    flow.until_documents(urls.len() as u64).await;
+    worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+    report(14, format!("{rounds} kills over {} sound messages: all indexed, none blamed", urls.len()));
+}

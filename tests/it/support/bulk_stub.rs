@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use imgdex::mappings;
+use imgdex::model::manifest::Manifest;
+use imgdex::store::Origin;
 use serde_json::{Value, json};
 
 /// What to answer to one bulk request, given the ids in it and how many requests came before.
@@ -42,7 +45,7 @@ impl BulkStub {
         let router = Router::new()
             .route("/", get(|| async { product(json!({"version": {"number": "9.4.3"}}).to_string()) }))
             .route("/{alias}/_bulk", post(bulk))
-            .route("/_bulk", post(bulk))
+            .route("/{alias}", get(index))
             .with_state(Arc::clone(&state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,6 +62,14 @@ impl BulkStub {
     pub fn requests(&self) -> Vec<Vec<String>> {
         self.state.requests.lock().unwrap().clone()
     }
+}
+
+/// The index behind the alias, as `mappings apply --model stub` makes it.
+async fn index(Path(alias): Path<String>) -> Response {
+    let origin = Origin::new(&Manifest::find("stub").unwrap());
+    let mut index = mappings::index_body(&origin, &alias).unwrap();
+    index["settings"] = json!({"index": {}});
+    product(json!({ mappings::index_name(&alias): index }).to_string())
 }
 
 /// The header by which clients recognise a genuine server.

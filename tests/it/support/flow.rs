@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::images::Images;
 use super::poll;
 use super::process::{Finished, Worker, run};
+use super::proxy::Proxy;
 use super::rabbit::{self, Rabbit};
 use crate::elastic::server::{self, Alias};
 
@@ -38,6 +39,13 @@ impl Flow {
         let alias = Alias::at(elasticsearch);
         let store = alias.address();
         Self { rabbit, alias, images: Images::start().await, store }
+    }
+
+    /// With an index, and a proxy in front of Elasticsearch.
+    pub async fn behind_a_proxy() -> (Self, Proxy) {
+        let (mut flow, proxy) = (Self::start().await, Proxy::start(server::url()).await);
+        flow.store = proxy.store(&flow.alias.name);
+        (flow, proxy)
     }
 
     /// The index, for a model.

@@ -18,6 +18,7 @@ const PARTS: usize = 30;
 /// - `/slow` an image over 1.5 s
 /// - `/held` no answer while images are held, then an image at once
 /// - `/busy` 503 to the first request of a path, then an image
+/// - `/deadly` an image that ends a process with the stub model
 /// - `/page` HTML, `/text` text, `/half` half a JPEG, anything else 404
 pub struct Images {
     host: WebHost,
@@ -30,6 +31,7 @@ impl Images {
         let held = Arc::new(AtomicBool::new(true));
         let files: Vec<Vec<u8>> = files().iter().map(|path| fs::read(path).unwrap()).collect();
         let jpeg = fs::read(folder().join("baseline-444.jpg")).unwrap();
+        let deadly = deadly();
         assert!(!files.is_empty());
         let holding = Arc::clone(&held);
         let asked = std::sync::Mutex::new(std::collections::HashSet::new());
@@ -56,6 +58,7 @@ impl Images {
                     });
                     std::iter::once(Act::Send(start)).chain(drips).collect()
                 }
+                "deadly" => send("200 OK", "", &deadly),
                 "page" => send("200 OK", "Content-Type: image/png\r\n", b"<!doctype html><title>no image</title>"),
                 "text" => send("200 OK", "Content-Type: image/png\r\n", b"no image either"),
                 "half" => send("200 OK", "", &jpeg[..jpeg.len() / 2]),
@@ -91,6 +94,14 @@ impl Images {
     pub fn release(&self) {
         self.held.store(false, Ordering::SeqCst);
     }
+}
+
+/// The colour that `model::stub` does not survive.
+fn deadly() -> Vec<u8> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_pixel(8, 8, image::Rgb([13, 66, 6]));
+    image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    png.into_inner()
 }
 
 fn folder() -> PathBuf {

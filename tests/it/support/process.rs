@@ -127,6 +127,11 @@ impl Worker {
         ended.await.code()
     }
 
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it without a chance to do anything.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
