@@ -1,4 +1,4 @@
-.PHONY: help demo test bench lint doc
+.PHONY: help demo test guarantees bench lint doc
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -8,6 +8,9 @@ demo: ## index 20 real photographs and search with an altered copy of one; needs
 
 test: ## every check and test, with an own RabbitMQ and Elasticsearch; ES=8.16.3 takes the older server
 	tests/run.sh
+
+guarantees: ## the promises of README's reliability chapter with their full counts, and a report
+	tests/run.sh guarantees
 
 bench: ## the measurements of tests/bench; BENCH=NAME runs one
 	tests/bench/run.sh $(BENCH)

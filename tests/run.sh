@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test`: run.sh [lint|doc|test]; without an argument all of it.
+# `make test`: run.sh [lint|doc|test|guarantees]; without an argument the first three.
 #
 # Environment: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL point at running servers; without them own ones are started and, whatever
 # ends this script, stopped. ES=8.16.3 takes the older Elasticsearch. TEST_ARGS goes to `cargo test` as it is (a filter, -- --nocapture).
@@ -11,6 +11,7 @@ case $what in
     lint) needs=(lint) ;;
     doc) needs=(build) ;;
     test) needs=(build services images) ;;
+    guarantees) needs=(build services) ;;
     all) needs=(build lint services images) ;;
     *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 esac
@@ -76,11 +77,26 @@ tests() {
     [[ -n ${TEST_ARGS:-} ]] || step recall recall "$target/debug/imgdex"
 }
 
+# The tests of the numbered guarantees with their full counts, one after the other: beside another test no rate means anything.
+guarantees() {
+    start_servers
+    step compile cargo test "${cargo_flags[@]}" --no-run
+    await_servers
+    local status=0
+    export IMGDEX_TEST_FULL=1 IMGDEX_TEST_REPORT=$work/report
+    # shellcheck disable=SC2086 # words, as the caller wrote them
+    step guarantees cargo test "${cargo_flags[@]}" --test it ${TEST_ARGS:-guarantees::} -- --test-threads=1 || status=$?
+    echo "guarantee  test: what it counted"
+    sort -s -n -k1,1 "$IMGDEX_TEST_REPORT" | awk -F'\t' '{ sub(/^guarantees::/, "", $2); printf "%9s  %s: %s\n", $1, $2, $3 }'
+    return "$status"
+}
+
 step setup tests/services/setup.sh "${needs[@]}"
 case $what in
     lint) lint ;;
     doc) doc ;;
     test) tests ;;
+    guarantees) guarantees ;;
     all)
         lint
         doc
