@@ -112,7 +112,7 @@ impl Metrics {
             received: counter(&registry, "messages_received_total", "Deliveries received.")?,
             settled: counters(&registry, "messages_total", "Deliveries settled, by outcome.", "outcome")?,
             in_flight: gauge(&registry, "inflight_messages", "Deliveries received and not yet settled.")?,
-            in_flight_bytes: gauge(&registry, "inflight_bytes", "Bytes of fetched images held at this moment.")?,
+            in_flight_bytes: gauge(&registry, "inflight_bytes", "Memory of fetched images at this moment.")?,
             dead_letters: counters(&registry, "dead_letters_total", "Messages dead-lettered, by reason.", "reason")?,
             retries: counters(&registry, "retries_total", "Attempts that are made again, by cause.", "cause")?,
             stages: histograms(&registry, "stage_duration_seconds", "Time spent in each stage.", "stage")?,
@@ -177,6 +177,7 @@ impl Metrics {
         }
         for cause in [
             "host",
+            "busy",
             "store",
             "store_failed",
             "suspect",
@@ -223,6 +224,11 @@ impl Metrics {
     /// Adds to, or with a negative number takes from, the bytes held.
     pub fn hold_bytes(&self, bytes: i64) {
         self.in_flight_bytes.add(bytes);
+    }
+
+    /// The bytes held.
+    pub fn held_bytes(&self) -> i64 {
+        self.in_flight_bytes.get()
     }
 
     /// Counts a dead letter.

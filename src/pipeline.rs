@@ -154,6 +154,8 @@ pub enum Verdict {
         /// The host's own wish (`Retry-After`).
         after: Option<Duration>,
     },
+    /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
+    PutOff,
     /// Not the message's fault: back to the queue, with no failure counted.
     GiveBack,
 }
@@ -165,10 +167,13 @@ const TRANSIENT_BUDGET: u32 = 5;
 /// catches up with an upload, rarely longer.
 const REFUSED_BUDGET: u32 = 2;
 
+/// How long a message is put aside whose host has failed all others: with the budget, some ten minutes of outage are waited out.
+const FAILED_HOST_REST: Duration = Duration::from_mins(1);
+
 impl Failure {
     /// What this failure means: the one table, exhaustive on purpose.
     pub fn verdict(&self) -> Verdict {
-        use Verdict::{DeadLetter, GiveBack, Retry};
+        use Verdict::{DeadLetter, GiveBack, PutOff, Retry};
         match self {
             Self::Message(_) => DeadLetter(Reason::InvalidMessage),
             Self::Fetch(error) => match error {
@@ -199,6 +204,10 @@ impl Failure {
                 | fetch::Error::Broken { .. } => {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
+                fetch::Error::Failing { .. } => {
+                    Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: Some(FAILED_HOST_REST) }
+                }
+                fetch::Error::Busy { .. } => PutOff,
                 fetch::Error::Setup { .. } => GiveBack,
             },
             Self::Decode(error) => match error {

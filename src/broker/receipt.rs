@@ -42,6 +42,7 @@ pub struct Cause {
 enum Step {
     DeadLetter(Reason),
     Retry(Option<Duration>),
+    PutOff,
     GiveBack,
 }
 
@@ -57,6 +58,7 @@ fn step(verdict: Verdict, attempts: u32) -> Step {
         Verdict::DeadLetter(reason) => Step::DeadLetter(reason),
         Verdict::Retry { reason, budget, .. } if attempts.saturating_add(1) > budget => Step::DeadLetter(reason),
         Verdict::Retry { after, .. } => Step::Retry(after),
+        Verdict::PutOff => Step::PutOff,
         Verdict::GiveBack => Step::GiveBack,
     }
 }
@@ -146,6 +148,17 @@ impl Receipt {
                     // It has not ended the worker: back to the others, and what it is suspected of is forgotten.
                     let queue = self.session.topology().queue().clone();
                     self.move_to(queue, Settled::Returned).await;
+                }
+                return;
+            }
+            Step::PutOff => {
+                // For about as long as it has waited already: what is put off again and again comes back more seldom.
+                let since = self.history.first_received_ms.unwrap_or(self.received_ms);
+                let waited = Duration::from_millis(now_ms().saturating_sub(since));
+                let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
+                tracing::debug!(reason = cause.error, %queue, "putting a message off");
+                if self.move_to(queue, Settled::Retried).await {
+                    self.session.metrics().retry("busy");
                 }
                 return;
             }
@@ -260,6 +273,7 @@ mod tests {
     fn attempts_matter_to_retries_only() {
         for attempts in [0, 9] {
             assert_eq!(step(Verdict::GiveBack, attempts), Step::GiveBack);
+            assert_eq!(step(Verdict::PutOff, attempts), Step::PutOff);
             let verdict = Verdict::DeadLetter(Reason::NotAnImage);
             assert_eq!(step(verdict, attempts), Step::DeadLetter(Reason::NotAnImage));
         }

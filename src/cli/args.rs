@@ -100,6 +100,9 @@ pub struct FetchArgs {
     /// Largest image file in bytes
     #[arg(long, env = "IMGDEX_MAX_IMAGE_BYTES", value_name = "N", default_value_t = 32 << 20)]
     pub max_image_bytes: u64,
+    /// Most bytes of all image files that are fetched and not yet decoded; one file may exceed it
+    #[arg(long, env = "IMGDEX_MAX_INFLIGHT_BYTES", value_name = "N", default_value_t = 256 << 20)]
+    pub max_inflight_bytes: u64,
     /// Most pixels of an image
     #[arg(long, env = "IMGDEX_MAX_IMAGE_PIXELS", value_name = "N", default_value_t = 100_000_000)]
     pub max_image_pixels: u64,

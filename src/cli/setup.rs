@@ -154,6 +154,9 @@ pub fn fetcher(args: &FetchArgs, local_files: bool, metrics: Arc<Metrics>) -> Re
         allow_hosts: args.allow_host.clone(),
         deny_hosts: args.deny_host.clone(),
         max_bytes: args.max_image_bytes,
+        max_bytes_held: args.max_inflight_bytes,
+        // A command has nobody to come back later.
+        put_off: !local_files,
         local_files,
         host_auth: host_auth(args)?,
         ca_file: args.fetch_ca.clone(),

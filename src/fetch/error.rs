@@ -80,6 +80,23 @@ pub enum Error {
         /// For how long.
         limit: Duration,
     },
+    /// It was not the host's fault: the fetch would have waited too long for something of our own. Only where fetches
+    /// may be put off.
+    #[error("{host:?} was not asked, or not to the end: {what} was not free in time")]
+    Busy {
+        /// The host.
+        host: String,
+        /// What was waited for.
+        what: &'static str,
+    },
+    /// The host was not asked because it has failed all others lately. Only where fetches may be put off.
+    #[error("{host:?} brought nothing in its last {turns} turns; until it does, only a few fetches at a time try it")]
+    Failing {
+        /// The host.
+        host: String,
+        /// How many fetches it failed in a row.
+        turns: u32,
+    },
     /// The transfer broke off or was not HTTP.
     #[error("{host:?}: the transfer failed: {reason}")]
     Broken {
@@ -124,4 +141,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl Error {
+    /// Whether a host was asked and did not answer, or not to the end.
+    pub(super) fn is_no_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. }
+                | Self::Resolve { .. }
+                | Self::Connect { .. }
+                | Self::Broken { .. }
+                | Self::Status { status: 500..=599, .. }
+        )
+    }
 }

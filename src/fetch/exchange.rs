@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, LOCATION, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
-use tokio::time::timeout;
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
 use url::Url;
 
 use super::body::Held;
+use super::clock::Clock;
 use super::credentials::Credentials;
 use super::guard::Guard;
+use super::pace::Ending;
 use super::resolver::{GuardedResolver, Unresolved};
 use super::turns::Turns;
 use super::{Error, Settings, Timeouts, excerpt, host, retry_after};
@@ -23,6 +24,12 @@ const ACCEPTED: &str = "image/jpeg, image/png, image/webp, image/gif, image/bmp,
 /// How long an unused connection is kept: long enough for the next image of the same host, short enough that a crawl over
 /// many hosts does not collect sockets.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);
+
+/// What a body waits for.
+const MEMORY: &str = "memory";
+
+/// How long a host is kept waiting before its hanging up is no surprise: some servers wait no longer for their clients.
+const HANG_UP: Duration = Duration::from_secs(1);
 
 /// The HTTP client with its rules.
 pub(super) struct Exchange {
@@ -67,7 +74,7 @@ impl Exchange {
             client,
             guard,
             credentials: Credentials::new(&settings.host_auth)?,
-            turns: Turns::new(settings.per_host, settings.concurrency),
+            turns: Turns::new(settings.per_host, settings.concurrency, settings.put_off),
             timeouts: settings.timeouts,
         })
     }
@@ -76,32 +83,57 @@ impl Exchange {
     ///
     /// # Errors
     /// Any [`Error`] but those of local files and redirects.
-    pub(super) async fn request(&self, url: &Url, at_origin: bool, body: Held) -> Result<Answer, Error> {
+    pub(super) async fn request(
+        &self,
+        url: &Url,
+        at_origin: bool,
+        body: Held,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
         self.guard.check(url)?;
         let host = host(url);
-        let _turn = self.turns.take(&host).await;
-        let mut request = self.client.get(url.clone()).header(ACCEPT, ACCEPTED);
-        if let Some(value) = self.credentials.for_url(url).filter(|_| at_origin) {
-            request = request.header(AUTHORIZATION, value);
+        let turn = clock.of_ours(&host, "a turn", self.turns.take(&host)).await??;
+        let result = self.ask(&host, self.get(url, at_origin), body, clock).await;
+        turn.end(match &result {
+            Err(Error::Busy { .. }) => Ending::Ours,
+            Err(error) if error.is_no_answer() => Ending::Nothing,
+            Ok(_) | Err(_) => Ending::Answer,
+        });
+        result
+    }
+
+    fn get(&self, url: &Url, at_origin: bool) -> RequestBuilder {
+        let request = self.client.get(url.clone()).header(ACCEPT, ACCEPTED);
+        match self.credentials.for_url(url).filter(|_| at_origin) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
         }
-        let limit = self.timeouts.headers;
-        let response = match timeout(limit, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.failed(host, &error)),
-            Err(_) => return Err(Error::Timeout { host, phase: "answer", limit }),
-        };
+    }
+
+    async fn ask(&self, host: &str, request: RequestBuilder, body: Held, clock: &mut Clock) -> Result<Answer, Error> {
+        let sent = clock.of_host(host, ("answer", self.timeouts.headers), request.send()).await?;
+        let response = sent.map_err(|error| self.failed(host, &error))?;
         match response.status() {
-            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => self.read(host, response, body).await,
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => self.read(host, response, body, clock).await,
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => location(&response),
-            status => Err(Error::Status { host, status: status.as_u16(), retry_after: wish(&response) }),
+            status => {
+                let retry_after = wish(&response);
+                Err(Error::Status { host: host.to_owned(), status: status.as_u16(), retry_after })
+            }
         }
     }
 
-    async fn read(&self, host: String, mut response: Response, mut body: Held) -> Result<Answer, Error> {
+    async fn read(
+        &self,
+        host: &str,
+        mut response: Response,
+        mut body: Held,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
         // The client has undone gzip and removed its header; what is left is something else, or gzip twice.
         if let Some(encoding) = response.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
             return Err(Error::Encoding { encoding: excerpt(&String::from_utf8_lossy(encoding.as_bytes())) });
@@ -109,18 +141,22 @@ impl Exchange {
         if let Some(length) = response.content_length() {
             body.announce(length)?;
         }
-        let limit = self.timeouts.idle;
+        let waited_before = clock.waited();
         loop {
-            match timeout(limit, response.chunk()).await {
-                Ok(Ok(Some(piece))) => body.push(&piece)?,
-                Ok(Ok(None)) => return Ok(Answer::Body(body.finish())),
-                Ok(Err(error)) => return Err(self.failed(host, &error)),
-                Err(_) => return Err(Error::Timeout { host, phase: "further data", limit }),
+            match clock.of_host(host, ("further data", self.timeouts.idle), response.chunk()).await? {
+                Ok(Some(piece)) => clock.of_ours(host, MEMORY, body.push(&piece)).await??,
+                Ok(None) => return Ok(Answer::Body(body.finish())),
+                // A host that hangs up because we did not listen has not failed.
+                Err(_) if clock.waited() > waited_before + HANG_UP => {
+                    return Err(Error::Busy { host: host.to_owned(), what: MEMORY });
+                }
+                Err(error) => return Err(self.failed(host, &error)),
             }
         }
     }
 
-    fn failed(&self, host: String, error: &reqwest::Error) -> Error {
+    fn failed(&self, host: &str, error: &reqwest::Error) -> Error {
+        let host = host.to_owned();
         if let Some(unresolved) = causes(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
             return unresolved.clone().into_error(host);
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use url::Url;
 
 use super::Error;
@@ -20,13 +21,14 @@ pub(super) async fn read(url: &Url, body: Held) -> Result<Bytes, Error> {
         return Err(Error::File { path: PathBuf::from(url.path()), source });
     };
     let reading = path.clone();
-    match tokio::task::spawn_blocking(move || read_regular(&reading, body)).await {
+    let runtime = Handle::current();
+    match tokio::task::spawn_blocking(move || read_regular(&reading, body, &runtime)).await {
         Ok(result) => result,
         Err(error) => Err(Error::File { path, source: io::Error::other(error) }),
     }
 }
 
-fn read_regular(path: &Path, mut body: Held) -> Result<Bytes, Error> {
+fn read_regular(path: &Path, mut body: Held, runtime: &Handle) -> Result<Bytes, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     // Asked before opening: opening a FIFO waits for its writer, opening a device may do anything.
     let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -42,7 +44,7 @@ fn read_regular(path: &Path, mut body: Held) -> Result<Bytes, Error> {
     loop {
         match file.read(&mut piece) {
             Ok(0) => return Ok(body.finish()),
-            Ok(read) => body.push(&piece[..read])?,
+            Ok(read) => runtime.block_on(body.push(&piece[..read]))?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
         }

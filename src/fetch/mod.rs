@@ -3,14 +3,20 @@
 //! Reading order: [`Fetcher::get`] here, what one request may do (`exchange`), where a redirect may lead (`redirect`), and the
 //! rules themselves: [`guard`] for URLs, [`address`] for IP addresses, applied to names by `resolver` at the moment of
 //! connecting.
+//!
+//! What is shared has its bounds: `turns` at a host, with `pace` to say whether waiting for one makes sense, and the memory
+//! for bodies, `budget`. `clock` tells the time spent on those from the time that the host takes.
 
 pub mod address;
 mod body;
+mod budget;
+mod clock;
 pub mod credentials;
 mod error;
 mod exchange;
 mod file;
 pub mod guard;
+mod pace;
 mod redirect;
 mod resolver;
 mod retry_after;
@@ -31,6 +37,8 @@ pub use error::Error;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use body::Held;
+use budget::Budget;
+use clock::Clock;
 use exchange::{Answer, Exchange};
 use redirect::Trail;
 
@@ -42,6 +50,9 @@ const RETRY_BASE: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is waited out in one go.
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long a fetch waits in all for its turns and for memory before it is put off. As long as a host may be silent: where
+/// we are silent for longer, it may hang up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What may be fetched, and within which limits.
 #[derive(Clone, Debug)]
@@ -56,6 +67,11 @@ pub struct Settings {
     pub deny_hosts: Vec<String>,
     /// Largest body in bytes, after decompression.
     pub max_bytes: u64,
+    /// Most bytes of all bodies together, until they are decoded; one body may exceed it. At least `max_bytes`.
+    pub max_bytes_held: u64,
+    /// Whether a fetch that would wait for long is refused with [`Error::Busy`] or [`Error::Failing`], for a caller that
+    /// comes back later and meanwhile has others to fetch.
+    pub put_off: bool,
     /// Whether `file:` URLs are read: only for commands that a user runs on own files.
     pub local_files: bool,
     /// How long each phase may take.
@@ -80,6 +96,9 @@ impl Default for Settings {
             allow_hosts: Vec::new(),
             deny_hosts: Vec::new(),
             max_bytes: 32 << 20,
+            // Some eighty images of the size that cameras make.
+            max_bytes_held: 256 << 20,
+            put_off: false,
             local_files: false,
             timeouts: Timeouts::default(),
             // What browsers and CDNs are used to, doubled because one object store commonly serves everything.
@@ -93,7 +112,7 @@ impl Default for Settings {
     }
 }
 
-/// How long each phase of a fetch may take.
+/// How long each phase of a fetch may take. Only a host's own time counts, not that which we keep it waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// Name look-up, TCP and TLS.
@@ -102,7 +121,7 @@ pub struct Timeouts {
     pub headers: Duration,
     /// Between two pieces of the body.
     pub idle: Duration,
-    /// All of it: waiting for a turn, redirects, the second try.
+    /// All of it: redirects, the second try.
     pub total: Duration,
 }
 
@@ -116,6 +135,7 @@ impl Default for Timeouts {
 /// The fetch stage.
 pub struct Fetcher {
     exchange: Exchange,
+    budget: Arc<Budget>,
     settings: Settings,
     metrics: Arc<Metrics>,
 }
@@ -127,10 +147,16 @@ impl Fetcher {
     /// [`Error::Setup`] when a setting is unusable. A machine without a usable resolver is no such case: local files and
     /// literal addresses need none, so each look-up fails instead.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, Error> {
-        Ok(Self { exchange: Exchange::new(&settings)?, settings, metrics })
+        let Settings { max_bytes, max_bytes_held, .. } = settings;
+        if max_bytes_held < max_bytes {
+            let reason = format!("one image may have {max_bytes} bytes, and all together only {max_bytes_held}");
+            return Err(Error::Setup { reason });
+        }
+        let budget = Arc::new(Budget::new(max_bytes_held, Arc::clone(&metrics)));
+        Ok(Self { exchange: Exchange::new(&settings)?, budget, settings, metrics })
     }
 
-    /// Fetches the body behind a URL. The bytes count as held in the metrics until the last reference to them is dropped.
+    /// Fetches the body behind a URL. The bytes count as held until the last reference to them is dropped.
     ///
     /// # Errors
     /// See [`Error`].
@@ -138,34 +164,37 @@ impl Fetcher {
         if url.scheme() == "file" {
             return if self.settings.local_files { file::read(url, self.body()).await } else { Err(Error::LocalFile) };
         }
-        let limit = self.settings.timeouts.total;
-        match tokio::time::timeout(limit, self.persist(url)).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Timeout { host: host(url), phase: "complete image", limit }),
-        }
+        let patience = self.settings.put_off.then_some(PATIENCE);
+        let mut clock = Clock::start(&self.settings.timeouts, patience);
+        // Apart, for a request is large and every message would carry it through all stages.
+        Box::pin(self.persist(url, &mut clock)).await
     }
 
     /// Tries again what commonly works the second time.
-    async fn persist(&self, url: &Url) -> Result<Bytes, Error> {
+    async fn persist(&self, url: &Url, clock: &mut Clock) -> Result<Bytes, Error> {
         let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+        let mut first = None;
         loop {
-            let error = match self.follow(url).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => error,
+            let error = match (self.follow(url, clock).await, first) {
+                (Ok(bytes), _) => return Ok(bytes),
+                // That there was no second try does not undo the failure of the first.
+                (Err(Error::Busy { .. } | Error::Failing { .. }), Some(first)) => first,
+                (Err(error), _) => error,
             };
             let Some(Again { cause, after }) = Again::after(&error).filter(|_| backoff.attempts() + 1 < TRIES) else {
                 return Err(error);
             };
             self.metrics.retry(cause);
-            tokio::time::sleep(after + backoff.next_delay()).await;
+            clock.pause(&host(url), after + backoff.next_delay()).await?;
+            first = Some(error);
         }
     }
 
     /// Follows redirects by hand, so that every hop passes the same checks as the first.
-    async fn follow(&self, url: &Url) -> Result<Bytes, Error> {
+    async fn follow(&self, url: &Url, clock: &mut Clock) -> Result<Bytes, Error> {
         let mut trail = Trail::new(url);
         loop {
-            match self.exchange.request(trail.here(), trail.at_origin(), self.body()).await? {
+            match self.exchange.request(trail.here(), trail.at_origin(), self.body(), clock).await? {
                 Answer::Body(bytes) => return Ok(bytes),
                 Answer::Redirect(location) => trail.follow(&location)?,
             }
@@ -173,7 +202,7 @@ impl Fetcher {
     }
 
     fn body(&self) -> Held {
-        Held::new(self.settings.max_bytes, Arc::clone(&self.metrics))
+        Held::new(self.settings.max_bytes, &self.budget)
     }
 }
 

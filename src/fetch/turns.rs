@@ -1,136 +1,183 @@
 //! Who may send a request now: so many per host, so many in all.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use super::Error;
+use super::pace::{Advice, Ending, Pace};
+
+/// How often whoever waits asks whether that is still advised.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How many hosts there may be before those that have become forgettable are looked for.
+const FEW_HOSTS: usize = 1000;
 
 /// The limits, and the hosts that are being asked at this moment.
 pub(super) struct Turns {
-    per_host: usize,
-    /// Only hosts that someone waits for or talks to: the last to leave removes the entry, so that a crawl over millions
-    /// of hosts does not grow it.
-    hosts: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    /// Whether who would wait for long is turned away.
+    put_off: bool,
+    hosts: Arc<Mutex<Hosts>>,
     all: Arc<Semaphore>,
 }
 
-/// A turn, over when dropped. The permits go before the place, which counts who else uses the host's entry.
+/// Only hosts that someone waits for or talks to, and those whose trouble is remembered for a while: a crawl over millions
+/// of hosts does not grow it.
+struct Hosts {
+    per_host: usize,
+    by_name: HashMap<String, Host>,
+    tickets: u64,
+}
+
+struct Host {
+    turns: Arc<Semaphore>,
+    serving: usize,
+    /// The tickets of those that wait, in order of their arrival.
+    waiting: BTreeSet<u64>,
+    pace: Pace,
+}
+
+/// A turn, over when dropped. The permits go before the place, so that who is told of a free turn finds one.
 pub(super) struct Turn {
     _of_all: Option<OwnedSemaphorePermit>,
     _of_host: Option<OwnedSemaphorePermit>,
-    _place: Place,
+    place: Place,
 }
 
-/// A user of a host's entry, waiting or served.
+/// A place at a host, waiting or served.
 struct Place {
-    hosts: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    hosts: Arc<Mutex<Hosts>>,
     host: String,
+    ticket: u64,
+    /// When the turn began; `None` while waiting.
+    served_since: Option<Instant>,
+    ending: Ending,
 }
 
 impl Turns {
     /// At least one at a time, whatever is asked for: with none, nothing would ever be fetched.
-    pub(super) fn new(per_host: usize, all: usize) -> Self {
-        let all = Arc::new(Semaphore::new(all.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { per_host: per_host.clamp(1, Semaphore::MAX_PERMITS), hosts: Arc::default(), all }
+    pub(super) fn new(per_host: usize, all: usize, put_off: bool) -> Self {
+        let [per_host, all] = [per_host, all].map(|turns| turns.clamp(1, Semaphore::MAX_PERMITS));
+        let hosts = Hosts { per_host, by_name: HashMap::new(), tickets: 0 };
+        Self { put_off, hosts: Arc::new(Mutex::new(hosts)), all: Arc::new(Semaphore::new(all)) }
     }
 
     /// Waits for a turn at a host. The host's permit comes first, so that whoever waits for a slow host keeps nothing from
     /// the others.
-    pub(super) async fn take(&self, host: &str) -> Turn {
-        let (semaphore, place) = self.enter(host);
-        // The semaphores are never closed, which is the only way to get no permit.
-        let of_host = semaphore.acquire_owned().await.ok();
-        let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
-        Turn { _of_all: of_all, _of_host: of_host, _place: place }
+    ///
+    /// # Errors
+    /// [`Error::Busy`] and [`Error::Failing`], where those that would wait for long are put off.
+    pub(super) async fn take(&self, host: &str) -> Result<Turn, Error> {
+        let (turns, mut place) = self.enter(host);
+        let permits = async {
+            // The semaphores are never closed, which is the only way to get no permit.
+            let of_host = turns.acquire_owned().await.ok();
+            (of_host, Arc::clone(&self.all).acquire_owned().await.ok())
+        };
+        let mut permits = std::pin::pin!(permits);
+        loop {
+            self.advise(&place)?;
+            tokio::select! {
+                biased;
+                (of_host, of_all) = &mut permits => {
+                    place.begin();
+                    return Ok(Turn { _of_all: of_all, _of_host: of_host, place });
+                }
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
     }
 
-    fn enter(&self, host: &str) -> (Arc<Semaphore>, Place) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.per_host)));
-        (Arc::clone(entry), Place { hosts: Arc::clone(&self.hosts), host: host.to_owned() })
+    fn enter(&self, name: &str) -> (Arc<Semaphore>, Place) {
+        let now = Instant::now();
+        let mut hosts = lock(&self.hosts);
+        hosts.tickets += 1;
+        let (ticket, per_host) = (hosts.tickets, hosts.per_host);
+        let host = hosts.by_name.entry(name.to_owned()).or_insert_with(|| Host {
+            turns: Arc::new(Semaphore::new(per_host)),
+            serving: 0,
+            waiting: BTreeSet::new(),
+            pace: Pace::unknown(now),
+        });
+        host.waiting.insert(ticket);
+        let hosts = Arc::clone(&self.hosts);
+        let place = Place { hosts, host: name.to_owned(), ticket, served_since: None, ending: Ending::Ours };
+        (Arc::clone(&host.turns), place)
+    }
+
+    fn advise(&self, place: &Place) -> Result<(), Error> {
+        if !self.put_off {
+            return Ok(());
+        }
+        match place.advice() {
+            None | Some(Advice::Wait) => Ok(()),
+            Some(Advice::Later) => Err(Error::Busy { host: place.host.clone(), what: "a turn" }),
+            Some(Advice::Failed(turns)) => Err(Error::Failing { host: place.host.clone(), turns }),
+        }
+    }
+}
+
+impl Turn {
+    /// Ends the turn, and says what became of it.
+    pub(super) fn end(mut self, ending: Ending) {
+        self.place.ending = ending;
+    }
+}
+
+impl Place {
+    fn advice(&self) -> Option<Advice> {
+        let mut hosts = lock(&self.hosts);
+        let host = hosts.by_name.get_mut(&self.host)?;
+        let ahead = host.waiting.range(..self.ticket).count();
+        Some(host.pace.advise(Instant::now(), host.serving, ahead))
+    }
+
+    fn begin(&mut self) {
+        let now = Instant::now();
+        self.served_since = Some(now);
+        let mut hosts = lock(&self.hosts);
+        let per_host = hosts.per_host;
+        if let Some(host) = hosts.by_name.get_mut(&self.host) {
+            host.waiting.remove(&self.ticket);
+            host.serving += 1;
+            host.pace.begin(now, host.serving >= per_host);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is the map's own; each waiter and each permit has another, taken under this lock.
-        if hosts.get(&self.host).is_some_and(|entry| Arc::strong_count(entry) == 1) {
-            hosts.remove(&self.host);
+        let now = Instant::now();
+        let mut hosts = lock(&self.hosts);
+        let per_host = hosts.per_host;
+        if let Some(host) = hosts.by_name.get_mut(&self.host) {
+            host.waiting.remove(&self.ticket);
+            if let Some(since) = self.served_since {
+                host.serving -= 1;
+                host.pace.end(now, since, self.ending, host.serving + host.waiting.len() >= per_host);
+            }
+            if !host.is_needed(now) {
+                hosts.by_name.remove(&self.host);
+            }
+        }
+        if hosts.by_name.len() > FEW_HOSTS {
+            hosts.by_name.retain(|_, host| host.is_needed(now));
         }
     }
+}
+
+impl Host {
+    fn is_needed(&self, now: Instant) -> bool {
+        self.serving > 0 || !self.waiting.is_empty() || self.pace.matters(now)
+    }
+}
+
+fn lock(hosts: &Mutex<Hosts>) -> MutexGuard<'_, Hosts> {
+    hosts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn known_hosts(turns: &Turns) -> usize {
-        turns.hosts.lock().unwrap().len()
-    }
-
-    #[tokio::test]
-    async fn a_host_gets_so_many_at_a_time_and_others_are_not_held_up() {
-        let turns = Turns::new(1, 3);
-        let first = turns.take("a").await;
-        let mut second = pin!(turns.take("a"));
-        assert!(second.as_mut().now_or_never().is_none());
-        let _other = turns.take("b").await;
-        drop(first);
-        second.await;
-    }
-
-    #[tokio::test]
-    async fn waiting_for_a_busy_host_takes_no_place_among_all() {
-        let turns = Turns::new(1, 2);
-        let _busy = turns.take("slow").await;
-        let mut waiting = pin!(turns.take("slow"));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        assert!(turns.take("quick").now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn all_hosts_share_a_limit() {
-        let turns = Turns::new(5, 2);
-        let first = turns.take("a").await;
-        let _second = turns.take("b").await;
-        let mut third = pin!(turns.take("c"));
-        assert!(third.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(third.now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn hosts_are_forgotten_when_the_last_user_leaves_or_gives_up() {
-        let turns = Turns::new(1, 10);
-        let first = turns.take("a").await;
-        {
-            let mut second = pin!(turns.take("a"));
-            assert!(second.as_mut().now_or_never().is_none());
-            assert_eq!(known_hosts(&turns), 1);
-        }
-        assert_eq!(known_hosts(&turns), 1);
-        drop(first);
-        assert_eq!(known_hosts(&turns), 0);
-    }
-
-    #[tokio::test]
-    async fn the_entry_stays_while_someone_waits() {
-        let turns = Turns::new(1, 10);
-        let first = turns.take("a").await;
-        let mut second = pin!(turns.take("a"));
-        assert!(second.as_mut().now_or_never().is_none());
-        drop(first);
-        assert_eq!(known_hosts(&turns), 1);
-        let second = second.await;
-        assert!(turns.take("a").now_or_never().is_none(), "a new entry would have let a second one in");
-        drop(second);
-        assert_eq!(known_hosts(&turns), 0);
-    }
-}
+#[path = "turns_tests.rs"]
+mod tests;
