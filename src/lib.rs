@@ -29,6 +29,7 @@
 //! | [`broker`] | sessions, receipts, publishing, topology, dead letters |
 //! | [`worker`] | deliveries to `process` to receipts; drain |
 //! | [`server`] | `/live`, `/ready`, `/metrics` |
+//! | [`memory`] | the most memory that a worker takes, term by term |
 //! | [`metrics`], [`backoff`], [`shutdown`] | small leaves used by the above |
 //! | [`config`], [`cli`] | settings from flags, environment and file; one file per command |
 //!
@@ -55,6 +56,7 @@ pub mod extract;
 pub mod fetch;
 pub mod index;
 pub mod mappings;
+pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod model;

@@ -7,7 +7,8 @@ use serde::Serialize;
 use url::Url;
 
 use super::output::{self, OutputArgs, Table};
-use super::{Cli, Command, Error, Exit};
+use super::worker::WorkerArgs;
+use super::{Cli, Error, Exit};
 use crate::config::{self, Layers, Origin};
 
 /// Show or check the configuration.
@@ -96,16 +97,15 @@ fn check(layers: &Layers) -> Result<Exit, Error> {
         })
         .collect();
     if problems.is_empty() {
-        let worker = super::parse(layers, ["imgdex", "worker"].map(Into::into).to_vec())
-            .map_err(|error| Error::new(Exit::Config, error.to_string()))?;
-        if let Command::Worker(args) = worker.command {
-            problems.extend(args.problems().into_iter().map(|error| error.message));
+        let worker = WorkerArgs::from_layers(layers)?;
+        problems.extend(worker.problems().into_iter().map(|error| error.message));
+        if problems.is_empty() {
+            let file =
+                layers.file.as_ref().map_or("no configuration file".to_owned(), |path| path.display().to_string());
+            output::line(format_args!("the configuration is valid ({file})"))?;
+            output::line(format_args!("a worker takes at most {} of memory", worker.memory()))?;
+            return Ok(Exit::Done);
         }
-    }
-    if problems.is_empty() {
-        let file = layers.file.as_ref().map_or("no configuration file".to_owned(), |path| path.display().to_string());
-        output::line(format_args!("the configuration is valid ({file})"))?;
-        return Ok(Exit::Done);
     }
     Err(Error::new(Exit::Config, problems.join("\nimgdex: ")))
 }

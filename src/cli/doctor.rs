@@ -1,6 +1,5 @@
 //! `imgdex doctor`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +7,9 @@ use serde::Serialize;
 
 use super::args::{BrokerArgs, ModelArgs, StoreArgs};
 use super::output::{self, OutputArgs, Table};
+use super::worker::WorkerArgs;
 use super::{Error, Exit, setup};
+use crate::config::Layers;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store;
 
@@ -59,11 +60,11 @@ impl State {
 ///
 /// # Errors
 /// When standard output cannot be written; what is wrong with the machine is a finding.
-pub async fn run(args: DoctorArgs) -> Result<Exit, Error> {
+pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
     let findings = [
         Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
         cpu(),
-        memory(),
+        memory(layers),
         weights(&args.model).await,
         store(&args).await,
         broker(&args.broker).await,
@@ -98,21 +99,37 @@ fn cpu() -> Finding {
     Finding { check: "cpu", state: State::Ok, detail }
 }
 
-/// What the machine has left, and what the cgroup (version 2) allows.
-fn memory() -> Finding {
-    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.to_owned();
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+/// What the machine has left, what the cgroup (version 2) allows, and what a worker may take.
+fn memory(layers: &Layers) -> Finding {
+    let finding = |state, detail| Finding { check: "memory", state, detail };
+    let bound = match WorkerArgs::from_layers(layers) {
+        Ok(worker) => worker.memory().total(),
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let read = |file| std::fs::read_to_string(file).ok();
+    let allowed = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
+    let available = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
     });
-    let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup/memory.max"))
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {} MiB", bytes >> 20));
-    match available {
-        Some(kib) => {
-            Finding { check: "memory", state: State::Ok, detail: format!("{} MiB available, {limit}", kib >> 10) }
+    let has = available.map_or("not known here".to_owned(), |kib| format!("{} MiB available", kib >> 10));
+    match allowed {
+        Some(limit) if limit < bound => finding(
+            State::Note,
+            format!(
+                "{has}; the cgroup allows {} MiB, and a worker may take {} (`imgdex config check` shows what for): allow \
+                 more, or lower --max-image-pixels, --max-inflight-bytes or --prefetch",
+                mib(limit),
+                mib(bound)
+            ),
+        ),
+        limit => {
+            let limit = limit
+                .map_or("no limit of the cgroup".to_owned(), |limit| format!("the cgroup allows {} MiB", mib(limit)));
+            let state = if available.is_some() { State::Ok } else { State::Note };
+            finding(state, format!("{has}; {limit}, and a worker takes at most {}", mib(bound)))
         }
-        None => Finding { check: "memory", state: State::Note, detail: format!("not known here; {limit}") },
     }
 }
 

@@ -199,7 +199,7 @@ async fn dispatch(command: Command, layers: &Layers) -> Result<Exit, Error> {
         Command::Model(args) => model::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
-        Command::Doctor(args) => doctor::run(args).await,
+        Command::Doctor(args) => doctor::run(args, layers).await,
         Command::Config(args) => config::run(&args, layers),
         Command::Completions(args) => completions::run(&args),
     }

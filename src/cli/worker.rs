@@ -10,18 +10,19 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
-use super::{Error, Exit, setup};
+use super::{Command, Error, Exit, setup};
 use crate::broker::session::Consumer;
+use crate::config::Layers;
 use crate::extract::{self, Extractor};
 use crate::index::{self, Indexer};
 use crate::metrics::Metrics;
 use crate::model::{INPUT_SIZE, Pixels};
 use crate::pipeline::Pipeline;
 use crate::server::health::{self, Condition, Health};
-use crate::shutdown;
 use crate::store::Store;
 use crate::worker::watch::{Watch, await_model};
 use crate::worker::{self, ACK_TIMEOUT};
+use crate::{memory, shutdown};
 
 /// Longest that a store may be waited for, in seconds: with the time that fetching, decoding and a last request may take,
 /// all of it is over before half of the broker's limit on an acknowledgement.
@@ -60,6 +61,32 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
+    /// The worker's settings as environment, files and defaults have them.
+    ///
+    /// # Errors
+    /// When one of them is wrong.
+    pub(super) fn from_layers(layers: &Layers) -> Result<Self, Error> {
+        let arguments = ["imgdex", "worker"].map(Into::into).to_vec();
+        let wrong = |reason: String| Error::new(Exit::Config, reason);
+        match super::parse(layers, arguments).map_err(|error| wrong(error.to_string()))?.command {
+            Command::Worker(args) => Ok(args),
+            other => Err(wrong(format!("{other:?} was read where the worker's settings should be"))),
+        }
+    }
+
+    /// The most memory that it takes on this machine.
+    pub(super) fn memory(&self) -> memory::Bound {
+        memory::Bound::of(&memory::Settings {
+            prefetch: self.prefetch.get().into(),
+            max_image_bytes: self.fetch.max_image_bytes,
+            max_inflight_bytes: self.fetch.max_inflight_bytes,
+            max_image_pixels: self.fetch.max_image_pixels,
+            cores: setup::cores(),
+            bulk_bytes: index::Settings::default().max_bytes,
+            bulks_in_flight: self.bulks_in_flight.get(),
+        })
+    }
+
     /// Everything that keeps these settings from being used together, found without connecting to anything.
     pub(super) fn problems(&self) -> Vec<Error> {
         let model = self.model.model.as_ref().map_or(Ok(()), |_| setup::chosen_model(&self.model).map(drop));

@@ -13,7 +13,17 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::raster::{Limits, Raster, Samples, malformed};
 use super::{Error, Format, Size};
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
+/// A decoder that has read the headers.
+pub(super) struct Opened<'a> {
+    decoder: JpegDecoder<ZCursor<&'a [u8]>>,
+    options: DecoderOptions,
+    /// Of the image as stored.
+    pub(super) size: Size,
+    color: ColorSpace,
+}
+
+/// Reads the headers, and checks the size.
+pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Opened<'a>, Error> {
     // Lenient like libjpeg, which warns and goes on; the cap on pixels is ours, so its own on sides is lifted.
     let options = DecoderOptions::default()
         .set_strict_mode(false)
@@ -26,6 +36,11 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     };
     let size = Size { width: width as u32, height: height as u32 };
     limits.check(Format::Jpeg, size)?;
+    Ok(Opened { decoder, options, size, color })
+}
+
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
+    let Opened { mut decoder, options, size, color } = open(bytes, limits)?;
     if !is_complete(bytes) {
         return Err(malformed(Format::Jpeg, "the file ends before the image does"));
     }

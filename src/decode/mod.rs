@@ -15,9 +15,10 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use self::raster::Limits;
 use crate::model::Pixels;
 use crate::model::preprocess::Preprocess;
 
@@ -150,17 +151,39 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// The decode stage: a bounded number of images at a time, each on a thread of its own.
+/// Images of so many pixels are decoded without asking for memory: what they need is counted for each permit.
+const SMALL: u64 = 4_000_000;
+/// What the memory for large images is counted in: a semaphore's permits are 32-bit numbers.
+const UNIT: u64 = 1 << 20;
+
+/// The most memory that decoding takes with these limits: the largest image, and small ones beside it.
+///
+/// Pixels are [`raster::BYTES_PER_PIXEL`] each, and a decoder may take [`raster::WORKING_MEMORY`] besides, and a copy of its
+/// file, which has at most `file_bytes`.
+pub fn memory(max_pixels: u64, permits: usize, file_bytes: u64) -> u64 {
+    let each = pixel_memory(SMALL.min(max_pixels)).saturating_add(raster::WORKING_MEMORY).saturating_add(file_bytes);
+    pixel_memory(max_pixels).saturating_add(each.saturating_mul(permits as u64))
+}
+
+fn pixel_memory(pixels: u64) -> u64 {
+    pixels.saturating_mul(raster::BYTES_PER_PIXEL)
+}
+
+/// The decode stage: a bounded number of images at a time, each on a thread of its own, large ones only as far as the
+/// memory of one largest image goes.
 pub struct Decoder {
     settings: Settings,
     permits: Arc<Semaphore>,
+    /// For images that are not small.
+    room: Arc<Semaphore>,
 }
 
 impl Decoder {
     /// A stage with these limits.
     pub fn new(settings: Settings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.permits.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { settings, permits }
+        let room = Arc::new(Semaphore::new(units(settings.max_pixels) as usize));
+        Self { settings, permits, room }
     }
 
     /// Decodes one image and samples it for the model.
@@ -169,11 +192,27 @@ impl Decoder {
     /// See [`Error`].
     pub async fn decode(&self, bytes: Bytes) -> Result<Picture, Error> {
         let Settings { preprocess, max_pixels, allow_tiff, .. } = self.settings;
+        let headers = bytes.clone();
+        let measured = self.contained(move || raster::measure(&headers, &Limits { max_pixels, allow_tiff })).await?;
+        // Not part of the image's own time.
+        let room = self.room(measured).await?;
         self.contained(move || {
-            let raster = raster::decode(&bytes, &raster::Limits { max_pixels, allow_tiff })?;
-            Ok(Picture { pixels: preprocess.apply(&raster), size: raster.size, format: raster.format })
+            let raster = raster::decode(&bytes, &Limits { max_pixels: measured, allow_tiff })?;
+            let picture = Picture { pixels: preprocess.apply(&raster), size: raster.size, format: raster.format };
+            // Held by the thread, which may run on when its caller has given up.
+            drop((raster, room));
+            Ok(picture)
         })
         .await
+    }
+
+    /// Waits until there is memory for so many pixels.
+    async fn room(&self, pixels: u64) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if pixels <= SMALL {
+            return Ok(None);
+        }
+        let room = Arc::clone(&self.room).acquire_many_owned(units(pixels)).await;
+        room.map(Some).map_err(|_| Error::Stopped)
     }
 
     /// Runs work that may hang or panic.
@@ -206,6 +245,11 @@ impl Decoder {
             Ok(Ok(Ok(result))) => result,
         }
     }
+}
+
+/// The memory of an image's pixels in [`UNIT`]s; beyond what can be counted it is as good as unlimited.
+fn units(pixels: u64) -> u32 {
+    u32::try_from(pixel_memory(pixels).div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

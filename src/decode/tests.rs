@@ -4,6 +4,8 @@ mod hostile;
 
 use std::sync::mpsc;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::model::INPUT_SIZE;
 
@@ -52,4 +54,19 @@ async fn an_overrunning_thread_keeps_its_permit_until_it_ends() {
 
     release.send(()).unwrap();
     timeout(LONG, stage.contained(|| Ok(()))).await.expect("the permit never came back").unwrap();
+}
+
+#[tokio::test]
+async fn large_images_share_the_memory_of_one_and_small_ones_need_not_wait() {
+    let stage = Decoder::new(Settings { max_pixels: 100_000_000, ..stage(8, LONG).settings });
+    let half = stage.room(50_000_000).await.unwrap();
+    let other = stage.room(49_000_000).await.unwrap();
+    assert!(stage.room(SMALL + 1).now_or_never().is_none(), "a third one beside them");
+    assert!(stage.room(SMALL).now_or_never().is_some());
+    drop((half, other));
+    let _largest = stage.room(100_000_000).await.unwrap();
+    // What cannot be counted is never let in beside another.
+    let unlimited = Decoder::new(Settings { max_pixels: u64::MAX, ..stage.settings.clone() });
+    let _any = unlimited.room(1 << 60).await.unwrap();
+    assert!(unlimited.room(1 << 60).now_or_never().is_none());
 }

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
-use super::raster::{Limits, Named, Raster, finish, malformed};
+use super::raster::{Limits, Named, Raster, finish, malformed, size};
 use super::{Error, Format, Size};
 
 /// Feature flags of the VP8X chunk (RFC 9649, section 2.7).
@@ -21,14 +21,16 @@ const HEADER: usize = 12;
 /// Of an ANMF chunk, before its own chunks.
 const FRAME_HEADER: usize = 16;
 
+/// The pixels of the canvas, or of a bitstream that is larger.
+pub(super) fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
+    let container = Container::checked(bytes, limits)?;
+    let canvas = size(&container.decoder()?, Format::WebP, limits)?;
+    Ok(container.bitstreams.iter().map(|size| size.pixels()).fold(canvas.pixels(), u64::max))
+}
+
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
-    let container =
-        Container::read(bytes).ok_or_else(|| malformed(Format::WebP, "the file ends before the image does"))?;
-    for size in &container.bitstreams {
-        limits.check(Format::WebP, *size)?;
-    }
-    let decoder = WebPDecoder::new(Cursor::new(container.mended())).named(Format::WebP)?;
-    let mut raster = finish(decoder, Format::WebP, limits)?;
+    let container = Container::checked(bytes, limits)?;
+    let mut raster = finish(container.decoder()?, Format::WebP, limits)?;
     if let Some(exif) = container.exif {
         // Some writers keep the prefix that EXIF has in JPEG.
         let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
@@ -53,6 +55,19 @@ struct Container<'a> {
 }
 
 impl<'a> Container<'a> {
+    fn checked(bytes: &'a [u8], limits: &Limits) -> Result<Self, Error> {
+        let container =
+            Self::read(bytes).ok_or_else(|| malformed(Format::WebP, "the file ends before the image does"))?;
+        for size in &container.bitstreams {
+            limits.check(Format::WebP, *size)?;
+        }
+        Ok(container)
+    }
+
+    fn decoder(&self) -> Result<WebPDecoder<Cursor<Cow<'a, [u8]>>>, Error> {
+        WebPDecoder::new(Cursor::new(self.mended())).named(Format::WebP)
+    }
+
     /// Walks the chunks; `None` if one reaches beyond the end.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use imgdex::memory::{self, Bound};
 use walkdir::WalkDir;
 
 /// Settings that may also be read from the file that `..._FILE` names.
@@ -72,6 +73,25 @@ fn pods_may_take_longer_to_stop_than_the_worker() {
         }
     }
     assert_eq!(seen, 2, "one grace period in compose.yaml and one in worker.yaml");
+}
+
+#[test]
+fn pods_may_take_as_much_memory_as_the_worker() {
+    let worker = fs::read_to_string(deploy().join("kubernetes/worker.yaml")).unwrap();
+    let (cpu, memory) = worker.split_once("limits: {cpu: \"").unwrap().1.split_once("\", memory: ").unwrap();
+    let gibibytes: u64 = memory.split_once("Gi}").unwrap().0.parse().unwrap();
+    let bulk = imgdex::index::Settings::default();
+    let fetch = imgdex::fetch::Settings::default();
+    let bound = Bound::of(&memory::Settings {
+        prefetch: 80,
+        max_image_bytes: fetch.max_bytes,
+        max_inflight_bytes: fetch.max_bytes_held,
+        max_image_pixels: 100_000_000,
+        cores: cpu.parse().unwrap(),
+        bulk_bytes: bulk.max_bytes,
+        bulks_in_flight: bulk.in_flight,
+    });
+    assert!(bound.total() <= gibibytes << 30, "{gibibytes} GiB are granted, and a worker takes {bound}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::*;
-use crate::decode::raster::{Limits, Raster, decode};
+use crate::decode::raster::{Limits, decode, measure};
 
 const LIMITS: Limits = Limits { max_pixels: 1_000_000, allow_tiff: true };
 
@@ -50,10 +50,10 @@ fn deflated_zeros(length: usize) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn too_large(result: Result<Raster, Error>) -> (u32, u32) {
+fn too_large<T>(result: Result<T, Error>) -> (u32, u32) {
     match result {
         Err(Error::TooLarge { width, height, .. }) => (width, height),
-        other => panic!("not refused for its size: {:?}", other.map(|raster| raster.size)),
+        other => panic!("not refused for its size: {:?}", other.map(|_| "decoded")),
     }
 }
 
@@ -64,6 +64,16 @@ fn patched(name: &str, patches: &[(usize, &[u8])]) -> Vec<u8> {
         bytes[at..at + patch.len()].copy_from_slice(patch);
     }
     bytes
+}
+
+#[test]
+fn headers_tell_how_many_pixels_decoding_holds() {
+    for (name, bytes) in fixtures() {
+        let measured = measure(&bytes, &LIMITS).unwrap();
+        let exact = Limits { max_pixels: measured, ..LIMITS };
+        let size = decode(&bytes, &exact).unwrap_or_else(|error| panic!("{name}: {measured} pixels: {error}")).size;
+        assert!(measured >= size.pixels(), "{name}: {measured} pixels for {size:?}");
+    }
 }
 
 #[test]
