@@ -22,6 +22,8 @@ pub const MAX_METADATA_BYTES: usize = 32 * 1024;
 pub const MAX_METADATA_DEPTH: usize = 16;
 /// Largest version: external versions in Elasticsearch are non-negative 64-bit signed integers, the last one reserved.
 pub const MAX_VERSION: u64 = i64::MAX as u64 - 1;
+/// How much of what a producer sent is quoted in an error or a log, in characters.
+const LONGEST_QUOTE: usize = 200;
 /// The collection of a reference that names none.
 pub const DEFAULT_COLLECTION: &str = "default";
 
@@ -80,7 +82,7 @@ pub enum Error {
     /// Starts like JSON but is not a valid reference.
     #[error("the body is not a valid reference: {0}")]
     Json(String),
-    /// `op` has an unknown value.
+    /// `op` has an unknown value; its beginning.
     #[error("unknown op {0:?}; known: upsert, delete")]
     UnknownOperation(String),
     /// No `url` where one is needed.
@@ -161,11 +163,20 @@ pub fn read(body: &[u8]) -> Result<WireReference, Error> {
     if !text.starts_with(['{', '[', '"']) {
         return Ok(bare_url(text));
     }
-    let value: Value = serde_json::from_str(text).map_err(|e| Error::Json(e.to_string()))?;
+    let value: Value = serde_json::from_str(text).map_err(|e| not_json(&e))?;
     match unwrap_cloud_event(value) {
         Value::String(url) => Ok(bare_url(url.trim())),
-        value => serde_json::from_value(value).map_err(|e| Error::Json(e.to_string())),
+        value => serde_json::from_value(value).map_err(|e| not_json(&e)),
     }
+}
+
+/// The text of such an error quotes a whole string where another type was expected.
+fn not_json(error: &serde_json::Error) -> Error {
+    Error::Json(quote(&error.to_string()))
+}
+
+fn quote(text: &str) -> String {
+    text.chars().take(LONGEST_QUOTE).collect()
 }
 
 fn bare_url(url: &str) -> WireReference {
@@ -183,7 +194,7 @@ fn unwrap_cloud_event(value: Value) -> Value {
 }
 
 fn version(value: &Value) -> Result<u64, Error> {
-    value.as_u64().filter(|&v| v <= MAX_VERSION).ok_or_else(|| Error::Version(value.to_string()))
+    value.as_u64().filter(|&v| v <= MAX_VERSION).ok_or_else(|| Error::Version(quote(&value.to_string())))
 }
 
 /// Checks a reference that was read, and fills in what it leaves out.
@@ -194,7 +205,7 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     let operation = match wire.op.as_deref() {
         None | Some("upsert") => Operation::Upsert,
         Some("delete") => Operation::Delete,
-        Some(other) => return Err(Error::UnknownOperation(other.chars().take(64).collect())),
+        Some(other) => return Err(Error::UnknownOperation(quote(other))),
     };
     let url = wire.url.as_deref().map(canonical_url).transpose()?;
     if url.is_none() && (operation == Operation::Upsert || wire.id.is_none()) {
@@ -214,16 +225,18 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
 }
 
-/// How to name a message in a log: its id, else its URL without what may be secret (user, password, query), else its
-/// beginning.
+/// How to name a message in a log: its id, else its URL, else its beginning, without what may be secret in a URL (user,
+/// password, query).
 pub fn name(body: &[u8]) -> String {
-    const LONGEST: usize = 200;
     let name = match read(body) {
         Ok(WireReference { id: Some(id), .. }) => id,
-        Ok(WireReference { url: Some(url), .. }) => Url::parse(&url).map_or(url, |url| without_secrets(url).into()),
-        Ok(_) | Err(_) => String::from_utf8_lossy(body).into_owned(),
+        Ok(WireReference { url: Some(url), .. }) => match Url::parse(&url) {
+            Ok(url) if url.has_authority() => without_secrets(url).into(),
+            _ => without_likely_secrets(&url),
+        },
+        Ok(_) | Err(_) => without_likely_secrets(&String::from_utf8_lossy(body)),
     };
-    name.chars().take(LONGEST).collect()
+    quote(&name)
 }
 
 fn without_secrets(mut url: Url) -> Url {
@@ -232,7 +245,16 @@ fn without_secrets(mut url: Url) -> Url {
     if url.query().is_some() {
         url.set_query(Some("..."));
     }
+    url.set_fragment(None);
     url
+}
+
+/// Somewhere in a text that does not parse there may be a URL: a query begins with a question mark, and an `@` ends a
+/// user's name and password.
+fn without_likely_secrets(text: &str) -> String {
+    let (text, query) = text.split_once('?').map_or((text, ""), |(text, _)| (text, "?..."));
+    let (user, text) = text.rsplit_once('@').map_or(("", text), |(_, text)| ("...@", text));
+    [user, text, query].concat()
 }
 
 fn bounded(field: &'static str, value: &str, limit: usize) -> Result<(), Error> {
@@ -249,7 +271,7 @@ fn within(field: &'static str, found: usize, limit: usize, unit: &'static str) -
 fn check_metadata(metadata: &Map<String, Value>) -> Result<(), Error> {
     let depth = 1 + metadata.values().map(depth).max().unwrap_or(0);
     within("metadata", depth, MAX_METADATA_DEPTH, "levels deep")?;
-    let size = serde_json::to_vec(metadata).map_err(|e| Error::Json(e.to_string()))?.len();
+    let size = serde_json::to_vec(metadata).map_err(|e| not_json(&e))?.len();
     within("metadata", size, MAX_METADATA_BYTES, "bytes")
 }
 
@@ -271,6 +293,8 @@ pub fn canonical_url(text: &str) -> Result<Url, Error> {
     bounded("url", text, MAX_URL_BYTES)?;
     let mut url = Url::parse(text).map_err(|e| Error::Url(e.to_string()))?;
     url.set_fragment(None);
+    // Percent-encoding and IDNA make it longer.
+    within("url", url.as_str().len(), MAX_URL_BYTES, "bytes")?;
     Ok(url)
 }
 

@@ -110,11 +110,33 @@ fn sizes_are_limited() {
     too_large(json!({"url": "http://h/", "id": "x".repeat(513)}), "id");
     assert!(parsed(&json!({"url": "http://h/", "id": "x".repeat(512)})).is_ok());
     too_large(json!({"url": format!("http://h/{}", "x".repeat(9000))}), "url");
+    // Each of its bytes becomes three in canonical form.
+    too_large(json!({"url": format!("http://h/{}", "é".repeat(2000))}), "url");
     too_large(json!({"url": "http://h/", "collection": "x".repeat(257)}), "collection");
     too_large(json!({"url": "http://h/", "metadata": {"k": "x".repeat(40_000)}}), "metadata");
     let deep = (0..20).fold(json!(1), |inner, _| json!({"k": inner}));
     too_large(json!({"url": "http://h/", "metadata": deep}), "metadata");
     assert_eq!(parsed(&json!({"url": "http://h/", "id": ""})), Err(Error::EmptyField("id")));
+}
+
+#[test]
+fn errors_quote_the_beginning_of_what_was_sent() {
+    let long = "x".repeat(100_000);
+    for field in ["id", "url", "op", "version", "metadata"] {
+        let mut body = json!({"url": "http://h/"});
+        body[field] = if field == "metadata" { json!(long) } else { json!([long]) };
+        let text = parsed(&body).unwrap_err().to_string();
+        assert!(text.len() < 300, "{field}: {} bytes", text.len());
+    }
+    assert!(parsed(&json!({"url": "http://h/", "op": long})).unwrap_err().to_string().len() < 300);
+}
+
+#[test]
+fn numbers_in_metadata_come_back_as_they_were_sent() {
+    for number in ["1.2643574704949807e-5", "9.921812466079743e82", "5e-324", "1.7976931348623157e308", "-0.0"] {
+        let reference = parse(&envelope(format!(r#"{{"url":"http://h/","metadata":{{"n":{number}}}}}"#))).unwrap();
+        assert_eq!(reference.metadata["n"].as_f64(), Some(number.parse::<f64>().unwrap()), "{number}");
+    }
 }
 
 #[test]
@@ -130,6 +152,13 @@ fn a_log_names_a_message_without_its_credentials() {
         ("https://user:secret@h/x.png?token=1", "https://h/x.png?..."),
         (r#"{"url": "https://h/x"}"#, "https://h/x"),
         ("{broken", "{broken"),
+        // A token may also follow a number sign.
+        ("https://h/x#token=1", "https://h/x"),
+        // What is no URL, or no reference, holds its secrets where a URL would.
+        ("https://user:secret@[h/x?token=1", "...@[h/x?..."),
+        ("blob:https://user:secret@h/x", "...@h/x"),
+        (r#"{"url": "https://user:secret@h/x?token=1""#, r#"...@h/x?..."#),
+        (r#"{"url": "https://h/x?token=1", "metadata": 3}"#, r#"{"url": "https://h/x?..."#),
     ] {
         assert_eq!(name(body.as_bytes()), expected);
     }
