@@ -15,7 +15,7 @@ use crate::store::{Document, now_ms};
 
 /// The stages, wired once per process and shared by all messages.
 pub struct Pipeline {
-    fetcher: Fetcher,
+    fetcher: Arc<Fetcher>,
     decoder: Decoder,
     extractor: Extractor,
     indexer: Indexer,
@@ -60,7 +60,7 @@ pub enum Failure {
 impl Pipeline {
     /// Wires the stages.
     pub fn new(
-        fetcher: Fetcher,
+        fetcher: Arc<Fetcher>,
         decoder: Decoder,
         extractor: Extractor,
         indexer: Indexer,
@@ -208,7 +208,7 @@ impl Failure {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: Some(FAILED_HOST_REST) }
                 }
                 fetch::Error::Busy { .. } => PutOff,
-                fetch::Error::Setup { .. } => GiveBack,
+                fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => GiveBack,
             },
             Self::Decode(error) => match error {
                 decode::Error::Empty | decode::Error::Unknown { .. } => DeadLetter(Reason::NotAnImage),

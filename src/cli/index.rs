@@ -80,7 +80,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
     let indexer = Indexer::start(Arc::clone(&store), settings, Arc::clone(&metrics));
     let decoder = setup::decoder(&args.fetch, &model);
     let run = Run {
-        pipeline: Arc::new(Pipeline::new(fetcher, decoder, extractor, indexer, metrics).skip_unchanged(true)),
+        pipeline: Arc::new(Pipeline::new(Arc::new(fetcher), decoder, extractor, indexer, metrics).skip_unchanged(true)),
         collection: args.collection,
         summary: Summary { store: store.to_string(), model: model.name.clone(), ..Summary::default() },
         progress: Progress::start(count(&args.sources).await, "images"),

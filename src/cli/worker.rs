@@ -136,7 +136,10 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     let (connected, broker_condition) = waiting("connecting");
     let (stored, store_condition) = waiting("not checked yet");
     let (warm, model_condition) = waiting("not loaded yet");
-    let health = Health { broker: broker_condition, store: store_condition, model: model_condition };
+    // Nothing is known against the network before something was fetched.
+    let (reached, network_condition) = watch::channel(Ok(()));
+    let health =
+        Health { broker: broker_condition, store: store_condition, network: network_condition, model: model_condition };
     let admin = serve(args.admin_listen, health, Arc::clone(&metrics)).await?;
 
     // Connects and declares the topology while the model is loaded; consumes when the gate opens.
@@ -171,8 +174,9 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     let indexer = indexer(&args, &store, &metrics);
     let breaker = indexer.breaker();
     let decoder = setup::decoder(&args.fetch, &model);
-    let pipeline = Pipeline::new(fetcher, decoder, extractor, indexer, Arc::clone(&metrics));
-    let watch = Watch { store, model, breaker, gate, condition: stored, metrics: Arc::clone(&metrics) };
+    let fetcher = Arc::new(fetcher);
+    let pipeline = Pipeline::new(Arc::clone(&fetcher), decoder, extractor, indexer, Arc::clone(&metrics));
+    let watch = Watch { store, model, breaker, fetcher, gate, stored, reached, metrics: Arc::clone(&metrics) };
     let watcher = tokio::spawn(watch.run());
     worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
     watcher.abort();

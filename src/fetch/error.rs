@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The phase of a fetch before anything is said.
+pub(super) const CONNECTION: &str = "connection";
+
 /// Why the bytes could not be had. Messages redact a URL's query.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -97,6 +100,12 @@ pub enum Error {
         /// How many fetches it failed in a row.
         turns: u32,
     },
+    /// Neither the host's fault nor the message's: most of many hosts cannot be reached now.
+    #[error("most image hosts cannot be reached, as if the network were down: {reason}")]
+    Offline {
+        /// What happened to this one, or to the last one tried.
+        reason: String,
+    },
     /// The transfer broke off or was not HTTP.
     #[error("{host:?}: the transfer failed: {reason}")]
     Broken {
@@ -144,6 +153,33 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was something at the host's place that could be talked to; `None` where it was not tried.
+    pub(super) fn reached_host(&self) -> Option<bool> {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { phase: CONNECTION, .. } => Some(false),
+            // A name server has answered.
+            Self::UnknownHost { .. }
+            | Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::Status { .. }
+            | Self::TooLarge { .. }
+            | Self::Encoding { .. } => Some(true),
+            Self::Scheme { .. }
+            | Self::UserInfo
+            | Self::NoHost
+            | Self::LocalFile
+            | Self::Port { .. }
+            | Self::Host { .. }
+            | Self::Address { .. }
+            | Self::Redirect { .. }
+            | Self::Busy { .. }
+            | Self::Failing { .. }
+            | Self::Offline { .. }
+            | Self::File { .. }
+            | Self::Setup { .. } => None,
+        }
+    }
+
     /// Whether a host was asked and did not answer, or not to the end.
     pub(super) fn is_no_answer(&self) -> bool {
         matches!(

@@ -12,6 +12,7 @@ use url::Url;
 use super::body::Held;
 use super::clock::Clock;
 use super::credentials::Credentials;
+use super::error::CONNECTION;
 use super::guard::Guard;
 use super::pace::Ending;
 use super::resolver::{GuardedResolver, Unresolved};
@@ -161,7 +162,7 @@ impl Exchange {
             return unresolved.clone().into_error(host);
         }
         match (error.is_connect(), error.is_timeout()) {
-            (true, true) => Error::Timeout { host, phase: "connection", limit: self.timeouts.connect },
+            (true, true) => Error::Timeout { host, phase: CONNECTION, limit: self.timeouts.connect },
             (true, false) => Error::Connect { host, reason: reason(error) },
             (false, _) => Error::Broken { host, reason: reason(error) },
         }

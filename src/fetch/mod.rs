@@ -5,7 +5,8 @@
 //! connecting.
 //!
 //! What is shared has its bounds: `turns` at a host, with `pace` to say whether waiting for one makes sense, and the memory
-//! for bodies, `budget`. `clock` tells the time spent on those from the time that the host takes.
+//! for bodies, `budget`. `clock` tells the time spent on those from the time that the host takes, and `outage` a network that
+//! is cut off from hosts that fail.
 
 pub mod address;
 mod body;
@@ -16,6 +17,7 @@ mod error;
 mod exchange;
 mod file;
 pub mod guard;
+mod outage;
 mod pace;
 mod redirect;
 mod resolver;
@@ -40,6 +42,7 @@ use body::Held;
 use budget::Budget;
 use clock::Clock;
 use exchange::{Answer, Exchange};
+use outage::Outage;
 use redirect::Trail;
 
 /// How often a fetch is tried in one go: once more, for the lost packet and the restarting backend. Everything longer is
@@ -136,6 +139,7 @@ impl Default for Timeouts {
 pub struct Fetcher {
     exchange: Exchange,
     budget: Arc<Budget>,
+    outage: Outage,
     settings: Settings,
     metrics: Arc<Metrics>,
 }
@@ -153,7 +157,7 @@ impl Fetcher {
             return Err(Error::Setup { reason });
         }
         let budget = Arc::new(Budget::new(max_bytes_held, Arc::clone(&metrics)));
-        Ok(Self { exchange: Exchange::new(&settings)?, budget, settings, metrics })
+        Ok(Self { exchange: Exchange::new(&settings)?, budget, outage: Outage::default(), settings, metrics })
     }
 
     /// Fetches the body behind a URL. The bytes count as held until the last reference to them is dropped.
@@ -164,6 +168,36 @@ impl Fetcher {
         if url.scheme() == "file" {
             return if self.settings.local_files { file::read(url, self.body()).await } else { Err(Error::LocalFile) };
         }
+        let result = self.fetch(url).await;
+        let Some(reached) = result.as_ref().map_or_else(Error::reached_host, |_| Some(true)) else { return result };
+        let outage = self.outage.record(url, reached);
+        result.map_err(|error| if outage && !reached { Error::Offline { reason: error.to_string() } } else { error })
+    }
+
+    /// Completes when an outage of the network begins: most of many hosts cannot be reached.
+    pub async fn outage(&self) {
+        self.outage.begins().await;
+    }
+
+    /// Whether the network is usable. During an outage some of the hosts are tried.
+    ///
+    /// # Errors
+    /// [`Error::Offline`] while none of them can be reached.
+    pub async fn check_network(&self) -> Result<(), Error> {
+        let mut reason = None;
+        for url in self.outage.unreachable() {
+            match self.fetch(&url).await {
+                Err(error) if error.reached_host() != Some(true) => reason = Some(error.to_string()),
+                _ => {
+                    self.outage.end();
+                    return Ok(());
+                }
+            }
+        }
+        reason.map_or(Ok(()), |reason| Err(Error::Offline { reason }))
+    }
+
+    async fn fetch(&self, url: &Url) -> Result<Bytes, Error> {
         let patience = self.settings.put_off.then_some(PATIENCE);
         let mut clock = Clock::start(&self.settings.timeouts, patience);
         // Apart, for a request is large and every message would carry it through all stages.

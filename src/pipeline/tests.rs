@@ -79,6 +79,7 @@ fn nothing_is_dead_lettered_because_a_service_was_down() {
     let failures = [
         Failure::Index(index::Error::Unavailable { held: Duration::ZERO, reason: host() }),
         Failure::Index(index::Error::Paused { reason: host() }),
+        Failure::Fetch(fetch::Error::Offline { reason: host() }),
         Failure::Index(index::Error::Stopped),
         Failure::Extract(extract::Error::Model(host())),
         Failure::Extract(extract::Error::Stopped),

@@ -22,6 +22,8 @@ pub struct Health {
     pub broker: watch::Receiver<Condition>,
     /// The store answers, and was made for this model and mapping.
     pub store: watch::Receiver<Condition>,
+    /// Image hosts can be reached, as far as is known.
+    pub network: watch::Receiver<Condition>,
     /// The model is loaded and has computed its first features.
     pub model: watch::Receiver<Condition>,
 }
@@ -29,7 +31,8 @@ pub struct Health {
 impl Health {
     /// Each condition by name, and whether all are met.
     fn report(&self) -> (bool, Value) {
-        let conditions = [("broker", &self.broker), ("store", &self.store), ("model", &self.model)];
+        let conditions =
+            [("broker", &self.broker), ("store", &self.store), ("network", &self.network), ("model", &self.model)];
         let mut ready = true;
         let mut report = Map::new();
         for (name, condition) in conditions {
@@ -78,10 +81,15 @@ mod tests {
     #[test]
     fn ready_only_when_every_condition_is_met_and_each_other_one_says_why() {
         let met = || watch::Sender::new(Ok(()));
-        let (broker, store, model) = (met(), met(), met());
-        let health = Health { broker: broker.subscribe(), store: store.subscribe(), model: model.subscribe() };
+        let (broker, store, network, model) = (met(), met(), met(), met());
+        let health = Health {
+            broker: broker.subscribe(),
+            store: store.subscribe(),
+            network: network.subscribe(),
+            model: model.subscribe(),
+        };
         assert!(health.report().0);
-        for sender in [&broker, &store, &model] {
+        for sender in [&broker, &store, &network, &model] {
             let _ = sender.send_replace(Err("down".to_owned()));
             assert!(!health.report().0);
             let _ = sender.send_replace(Ok(()));

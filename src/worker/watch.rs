@@ -1,4 +1,4 @@
-//! Whether the store can be used: consuming begins when it can, rests while it cannot, and goes on by itself.
+//! Whether store and network can be used: consuming begins when they can, rests while they cannot, and goes on by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
+use crate::fetch::Fetcher;
 use crate::index::breaker::Breaker;
 use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
@@ -20,9 +21,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// The label values of `imgdex_paused` that are the store's.
 const PAUSES: [&str; 6] = ["index_missing", MISMATCH, "write_block", "unauthorized", "refusals", "unavailable"];
+/// The label value of `imgdex_paused` for a network that reaches no image host.
+const NETWORK: &str = "network";
 const MISMATCH: &str = "mismatch";
 
-/// Looks at the store for as long as the process lives, and at once when the indexer doubts it.
+/// Looks at the store and the network for as long as the process lives, and at once when indexer or fetcher doubt them.
 pub struct Watch {
     /// The store.
     pub store: Arc<Store>,
@@ -30,10 +33,14 @@ pub struct Watch {
     pub model: Manifest,
     /// What the indexer has learned about it.
     pub breaker: Arc<Breaker>,
+    /// What knows the network.
+    pub fetcher: Arc<Fetcher>,
     /// Whether messages are consumed.
     pub gate: watch::Sender<bool>,
-    /// For `/ready`.
-    pub condition: watch::Sender<Condition>,
+    /// For `/ready`: the store.
+    pub stored: watch::Sender<Condition>,
+    /// For `/ready`: the network.
+    pub reached: watch::Sender<Condition>,
     /// For `imgdex_paused`.
     pub metrics: Arc<Metrics>,
 }
@@ -43,16 +50,22 @@ impl Watch {
     pub async fn run(self) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
-            let state = self.examine().await;
-            let usable = state.is_ok();
+            let (store, network) = tokio::join!(self.examine(), self.fetcher.check_network());
+            let usable = store.is_ok() && network.is_ok();
             self.gate.send_if_modified(|open| std::mem::replace(open, usable) != usable);
-            show_pause(&self.metrics, state.as_ref().err().map(pause));
-            tell(&self.condition, state.map_err(|error| error.to_string()));
+            show_pause(&self.metrics, store.as_ref().err().map(pause));
+            self.metrics.paused(NETWORK, network.is_err());
+            tell("store", &self.stored, store.map_err(|error| error.to_string()));
+            tell("network", &self.reached, network.map_err(|error| error.to_string()));
             if usable {
                 backoff.reset();
-                tokio::select! { () = sleep(CHECK_INTERVAL) => {}, () = self.breaker.doubted() => {} }
+                tokio::select! {
+                    () = sleep(CHECK_INTERVAL) => {}
+                    () = self.breaker.doubted() => {}
+                    () = self.fetcher.outage() => {}
+                }
             } else {
-                // Doubts of a store that is known to rest are none.
+                // Doubts of what is known to rest are none.
                 sleep(backoff.next_delay()).await;
             }
         }
@@ -90,7 +103,7 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
             Ok(model) => return model,
             Err((cause, reason)) => {
                 show_pause(metrics, Some(cause));
-                tell(condition, Err(reason));
+                tell("store", condition, Err(reason));
             }
         }
         sleep(backoff.next_delay()).await;
@@ -122,14 +135,14 @@ fn show_pause(metrics: &Metrics, present: Option<&str>) {
 }
 
 /// Updates a condition, and logs it where it changed.
-fn tell(condition: &watch::Sender<Condition>, state: Condition) {
+fn tell(what: &str, condition: &watch::Sender<Condition>, state: Condition) {
     condition.send_if_modified(|old| {
         if *old == state {
             return false;
         }
         match &state {
-            Ok(()) => tracing::info!("the store is there and fits"),
-            Err(reason) => tracing::warn!(%reason, "the store cannot be used; waiting for it"),
+            Ok(()) => tracing::info!("the {what} can be used"),
+            Err(reason) => tracing::warn!(%reason, "the {what} cannot be used; waiting for it"),
         }
         *old = state;
         true

@@ -1,9 +1,14 @@
 //! What is down is waited for: nothing is dead-lettered for it, and work goes on by itself.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::elastic::server::request;
+use crate::support::dns::{NameServer, Reply};
 use crate::support::flow::{Flow, sorted};
 use crate::support::poll;
 use crate::support::process::Worker;
@@ -148,4 +153,43 @@ async fn a_short_block_is_waited_out_with_the_documents_in_hand() {
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
+}
+
+/// Where most of many hosts cannot be resolved all at once, none of them is to blame.
+#[tokio::test]
+async fn name_servers_that_fail_pause_and_blame_no_host() {
+    const HOSTS: usize = 10;
+    let flow = Flow::start().await;
+    let fine = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&fine);
+    let names = NameServer::start(move |_, _| match answers.load(Ordering::SeqCst) {
+        true => Reply::Addresses(vec![Ipv4Addr::LOCALHOST]),
+        false => Reply::Failure,
+    })
+    .await;
+    let (port, load) = (flow.images.port(), 3 * load());
+    let urls = (0..load).map(|n| format!("http://host-{}.example:{port}/good/{n}", n % HOSTS));
+    let urls: Vec<_> = urls.collect();
+    flow.publish(&urls, &[]).await;
+    let mut worker = flow.worker_with(&["--model", "stub", "--name-server", &names.address.to_string()]).await;
+    worker.until("pauses for the network", 1, |scrape| scrape.value("paused", &[("cause", "network")])).await;
+    poll::until("the reason in /ready", async || {
+        let (status, report) = worker.ready().await;
+        let reason = report["conditions"]["network"]["reason"].as_str().unwrap_or_default();
+        let said = status == 503 && reason.contains("most image hosts cannot be reached");
+        if said { Ok(()) } else { Err(format!("{status} {report}")) }
+    })
+    .await;
+    assert_eq!(worker.get("/live").await.0, 200);
+    worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
+    fine.store(true, Ordering::SeqCst);
+
+    worker.until("documents indexed", load as u64, |scrape| scrape.outcome("indexed")).await;
+    worker.until_ready().await;
+    let scrape = worker.scrape().await;
+    assert_eq!((scrape.outcome("dead"), scrape.value("paused", &[])), (0, 0));
+    assert_eq!(flow.indexed_urls().await, sorted(urls));
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+    report(7, format!("network: {load} published, 0 lost, 0 dead-lettered, {} tried once more", scrape.outcome("retried")));
 }
