@@ -1,26 +1,8 @@
 //! Ready is truthful: a worker takes nothing from the queue before it can put it somewhere.
 
-use serde_json::Value;
-
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::{Worker, run};
-
-/// Waits until `/ready` says no with a reason of the store that has all these words.
-async fn until_store_refused(worker: &Worker, words: &[&str]) {
-    poll::until("the reason in /ready", async || {
-        let (status, report) = worker.ready().await;
-        let reason = report["conditions"]["store"]["reason"].as_str().unwrap_or_default().to_owned();
-        let said = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
-        if said { Ok(()) } else { Err(format!("{status} {report}")) }
-    })
-    .await;
-}
-
-async fn until_connected(worker: &Worker) {
-    let connected = async || worker.ready().await.1["conditions"]["broker"]["ready"].clone();
-    poll::until_equal("the session with the broker", Value::Bool(true), connected).await;
-}
 
 #[tokio::test]
 async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
@@ -29,8 +11,8 @@ async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
         let flow = Flow::without_index().await;
         flow.publish(&flow.images.urls("good", 6), &[]).await;
         let mut worker = flow.worker_with(flags).await;
-        until_store_refused(&worker, &["does not exist", "imgdex mappings apply", &flow.alias.name]).await;
-        until_connected(&worker).await;
+        worker.until_store_refused(&["does not exist", "imgdex mappings apply", &flow.alias.name]).await;
+        worker.until_connected().await;
         assert_eq!(worker.get("/live").await.0, 200);
         assert_eq!(worker.scrape().await.by("paused", "cause"), [("index_missing".to_owned(), 1)].into());
         assert_eq!(worker.scrape().await.value("messages_received_total", &[]), 0);
@@ -50,28 +32,13 @@ async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_refuses_an_index_of_another_model() {
-    let flow = Flow::without_index().await;
-    flow.create_index("vgg16").await;
-    flow.publish(&flow.images.urls("good", 3), &[]).await;
-    let mut worker = flow.worker().await;
-    until_store_refused(&worker, &["vgg16", "stub", "--model vgg16"]).await;
-    until_connected(&worker).await;
-    assert_eq!(worker.scrape().await.by("paused", "cause"), [("mismatch".to_owned(), 1)].into());
-    assert_eq!(worker.scrape().await.value("messages_received_total", &[]), 0);
-    assert_eq!(worker.terminate().await, Some(0));
-    assert_eq!(flow.documents().await, 0);
-    assert_eq!(flow.rabbit.take_all(&flow.rabbit.queue, 3).await.len(), 3);
-}
-
-#[tokio::test]
 async fn a_worker_starts_while_the_services_are_down_and_ends_when_told() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (amqp, store) = (format!("amqp://user:secret@{closed}/%2f"), format!("http://user:secret@{closed}/images"));
     let listen = ["--log", "info", "--admin-listen", "127.0.0.1:0"];
     let flags = ["worker", "--amqp", &amqp, "--store", &store, "--model", "stub"];
     let mut worker = Worker::start(&[&flags[..], &listen].concat()).await;
-    until_store_refused(&worker, &[&closed.to_string()]).await;
+    worker.until_store_refused(&[&closed.to_string()]).await;
     let broker =
         async || worker.ready().await.1["conditions"]["broker"]["reason"].to_string().contains("Connection refused");
     poll::until_equal("the reason of the broker", true, broker).await;

@@ -43,36 +43,3 @@ async fn sigterm_gives_back_what_the_deadline_does_not_allow() {
     assert_eq!(second.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
 }
-
-#[tokio::test]
-async fn sigkill_at_any_stage_loses_and_doubles_nothing() {
-    let flow = Flow::start().await;
-    let urls = [flow.images.urls("good", 30), flow.images.urls("slow", 30)].concat();
-    flow.publish(&urls, &[]).await;
-
-    // As the first images are asked for.
-    let mut worker = flow.worker().await;
-    poll::until("the first requests", async || match flow.images.requests("good") {
-        0 => Err("there are none".to_owned()),
-        _ => Ok(()),
-    })
-    .await;
-    worker.kill();
-    // As the first features are computed.
-    let mut worker = flow.worker().await;
-    let computed = |scrape: &crate::support::scrape::Scrape| scrape.value("extract_batch_size_count", &[]).min(2);
-    worker.until("batches computed", 2, computed).await;
-    worker.kill();
-    // As the first documents are written.
-    let mut worker = flow.worker().await;
-    let written = |scrape: &crate::support::scrape::Scrape| scrape.value("bulk_items_total", &[]).min(1);
-    worker.until("documents written", 1, written).await;
-    worker.kill();
-
-    let mut last = flow.worker().await;
-    flow.until_documents(60).await;
-    last.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
-    assert_eq!(flow.indexed_urls().await, sorted(urls));
-    assert_eq!(last.terminate().await, Some(0));
-    flow.assert_all_queues_empty().await;
-}

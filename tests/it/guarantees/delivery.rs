@@ -1,1 +1,14 @@
-//! From one delivery to one document, over kills and in any order.
+//! From one delivery to one document: over kills, in any order, to the last message when a worker is asked to stop.
+
+/// Every delivery has one outcome, and the metrics say so at every moment.
+mod counters;
+/// Workers that are asked to stop.
+mod drain;
+/// Indices that are not for this worker.
+mod foreign;
+/// Workers that are killed.
+mod kills;
+/// Versions that arrive in any order.
+mod order;
+/// What `/ready` and `/live` say while services are down.
+mod readiness;

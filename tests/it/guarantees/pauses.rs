@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use crate::elastic::server::request;
 use crate::support::dns::{NameServer, Reply};
 use crate::support::flow::{Flow, sorted};
-use crate::support::poll;
-use crate::support::process::Worker;
 use crate::support::proxy::Fate;
 use crate::support::report::{report, scaled};
 
@@ -40,7 +38,7 @@ async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce()
     begin().await;
     flow.publish(&rest[..load()], &[]).await;
     worker.until(&format!("pauses for {cause}"), 1, |scrape| scrape.value("paused", &[("cause", cause)])).await;
-    until_not_ready(&worker, words).await;
+    worker.until_store_refused(words).await;
     assert_eq!(worker.get("/live").await.0, 200);
     // At rest: whatever was in hand is back in the queue.
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
@@ -60,16 +58,6 @@ async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce()
     flow.assert_all_queues_empty().await;
     let returned = scrape.outcome("returned");
     report(7, format!("{cause}: {} published, 0 lost, 0 dead-lettered, {returned} given back meanwhile", 3 * load()));
-}
-
-async fn until_not_ready(worker: &Worker, words: &[&str]) {
-    poll::until("the reason in /ready", async || {
-        let (status, report) = worker.ready().await;
-        let reason = report["conditions"]["store"]["reason"].as_str().unwrap_or_default();
-        let said = status == 503 && words.iter().all(|word| reason.contains(word));
-        if said { Ok(()) } else { Err(format!("{status} {report}")) }
-    })
-    .await;
 }
 
 async fn set(flow: &Flow, setting: &str, value: Value) {

@@ -98,8 +98,8 @@ async fn bulk(State(state): State<Arc<Inner>>, body: Bytes) -> Response {
     }
 }
 
-/// The id in an action line of a bulk request; other lines have none.
-pub fn action_id(line: &[u8]) -> Option<String> {
+/// The id in an action line; other lines have none.
+fn action_id(line: &[u8]) -> Option<String> {
     let action: Value = serde_json::from_slice(line).ok()?;
     let (_, target) = action.as_object()?.iter().find(|(name, _)| ["index", "delete"].contains(&name.as_str()))?;
     Some(target.get("_id")?.as_str()?.to_owned())

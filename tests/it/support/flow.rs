@@ -9,6 +9,7 @@ use super::poll;
 use super::process::{Finished, Worker, run};
 use super::proxy::Proxy;
 use super::rabbit::{self, Rabbit};
+use super::scrape::Scrape;
 use crate::elastic::server::{self, Alias};
 
 /// What a worker works with, used by one test alone.
@@ -88,6 +89,17 @@ impl Flow {
     /// Waits until there are so many.
     pub async fn until_documents(&self, expected: u64) {
         poll::until_equal("documents", expected, async || self.documents().await).await;
+    }
+
+    /// Waits until nothing waits in the work queue and the worker has nothing in flight; its metrics at that moment.
+    pub async fn until_settled(&self, worker: &Worker) -> Scrape {
+        poll::until("everything is settled", async || {
+            let ready = self.rabbit.ready(&self.rabbit.queue).await;
+            let scrape = worker.scrape().await;
+            let in_flight = scrape.value("inflight_messages", &[]);
+            if (ready, in_flight) == (0, 0) { Ok(scrape) } else { Err(format!("{ready} wait, {in_flight} in flight")) }
+        })
+        .await
     }
 
     /// Every document without its vector, in order of their URLs.

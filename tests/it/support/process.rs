@@ -78,6 +78,14 @@ impl Worker {
         worker
     }
 
+    /// Waits until its log has these words.
+    pub async fn until_logged(&self, words: &str) {
+        poll::until("the worker's log", async || {
+            if self.log().contains(words) { Ok(()) } else { Err(format!("{words:?} is not in it")) }
+        })
+        .await;
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -104,6 +112,23 @@ impl Worker {
         .await;
     }
 
+    /// Waits until `/ready` says no, with a reason of the store that has all these words.
+    pub async fn until_store_refused(&self, words: &[&str]) {
+        poll::until("the store's reason in /ready", async || {
+            let (status, report) = self.ready().await;
+            let reason = report["conditions"]["store"]["reason"].as_str().unwrap_or_default();
+            let said = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
+            if said { Ok(()) } else { Err(format!("{status} {report}")) }
+        })
+        .await;
+    }
+
+    /// Waits until it has a session with the broker.
+    pub async fn until_connected(&self) {
+        let connected = async || self.ready().await.1["conditions"]["broker"]["ready"] == true;
+        poll::until_equal("the session with the broker", true, connected).await;
+    }
+
     /// `/metrics`. The books balance at every moment.
     pub async fn scrape(&self) -> Scrape {
         let (status, text) = self.get("/metrics").await;
@@ -120,7 +145,17 @@ impl Worker {
 
     /// Asks it to stop, and waits for its exit code; `None` where a signal ended it.
     pub async fn terminate(&mut self) -> Option<i32> {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// Asks it to stop, with SIGTERM.
+    pub fn ask_to_stop(&self) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits for its exit code; `None` where a signal ended it.
+    pub async fn ended(&mut self) -> Option<i32> {
         let ended = poll::until("the worker ends", async || {
             self.child.try_wait().unwrap().ok_or_else(|| "still runs".to_owned())
         });

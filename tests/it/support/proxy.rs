@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::bulk_stub::action_id;
+use super::poll;
 
 /// A request as it came.
 pub struct Request {
@@ -57,7 +57,8 @@ struct State {
     client: Client,
     script: Mutex<Arc<Script>>,
     bulks: AtomicUsize,
-    held: AtomicUsize,
+    /// How many requests are held at this moment.
+    held: watch::Sender<usize>,
     /// How often the held ones were let go, and whether they went on the last time.
     verdicts: watch::Sender<(usize, bool)>,
 }
@@ -71,7 +72,7 @@ impl Proxy {
             client: Client::new(),
             script: Mutex::new(Arc::new(|_: &Request| Fate::Forward)),
             bulks: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
+            held: watch::Sender::new(0),
             verdicts: watch::Sender::new((0, true)),
         };
         let (state, address) = (Arc::new(state), port.local_addr().unwrap());
@@ -100,14 +101,17 @@ impl Proxy {
         self.state.bulks.load(Ordering::SeqCst)
     }
 
-    /// How many requests are held at this moment, before or after Elasticsearch has done them.
-    pub fn held(&self) -> usize {
-        self.state.held.load(Ordering::SeqCst)
+    /// Waits until a request is held, before or after Elasticsearch has done it.
+    pub async fn until_held(&self) {
+        let mut held = self.state.held.subscribe();
+        poll::soon("a held request", held.wait_for(|held| *held > 0)).await.unwrap();
     }
 
-    /// Lets what is held go on. What comes later is held again if the script says so.
-    pub fn release(&self) {
+    /// Lets what is held go on, and returns at that moment. What comes later is held again if the script says so.
+    pub async fn release(&self) {
         self.state.verdicts.send_modify(|(count, goes_on)| (*count, *goes_on) = (*count + 1, true));
+        let mut held = self.state.held.subscribe();
+        poll::soon("no held request", held.wait_for(|held| *held == 0)).await.unwrap();
     }
 
     /// Ends what is held with its connection, as if it were lost on the way.
@@ -134,11 +138,6 @@ impl Request {
     /// Whether it is a bulk request.
     pub fn is_bulk(&self) -> bool {
         self.target.split('?').next().is_some_and(|path| path.ends_with("/_bulk"))
-    }
-
-    /// The ids in a bulk request, in order.
-    pub fn ids(&self) -> Vec<String> {
-        self.body.split(|&byte| byte == b'\n').filter_map(action_id).collect()
     }
 }
 
@@ -240,18 +239,18 @@ impl State {
 }
 
 /// Counted as held for as long as it lives.
-struct Held<'a>(&'a AtomicUsize);
+struct Held<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Held<'a> {
-    fn count(held: &'a AtomicUsize) -> Self {
-        held.fetch_add(1, Ordering::SeqCst);
+    fn count(held: &'a watch::Sender<usize>) -> Self {
+        held.send_modify(|held| *held += 1);
         Self(held)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.send_modify(|held| *held -= 1);
     }
 }
 

@@ -12,6 +12,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use reqwest::{Method, Response};
 use serde_json::Value;
 
 use super::poll;
@@ -191,13 +192,40 @@ impl Rabbit {
 
     /// What the management plugin knows, where the tests have one.
     pub async fn management(path: &str) -> Option<Value> {
-        let base = std::env::var("IMGDEX_TEST_MANAGEMENT_URL").ok().filter(|url| !url.is_empty())?;
-        let url = format!("{}/api/{path}", base.trim_end_matches('/'));
-        let request = reqwest::Client::new().get(url).basic_auth("guest", Some("guest"));
-        let answer = request.send().await.unwrap();
+        let answer = management(Method::GET, path).await?;
         assert_eq!(answer.status(), 200, "{path}");
         Some(serde_json::from_str(&answer.text().await.unwrap()).unwrap())
     }
+
+    /// Closes the connection that consumes from the work queue; `false` where the tests have no management plugin.
+    pub async fn close_connection(&self) -> bool {
+        let path = format!("queues/%2F/{}", self.queue);
+        if Self::management(&path).await.is_none() {
+            return false;
+        }
+        // The plugin learns a little later who consumes, and who does no longer.
+        poll::until("a connection is closed", async || {
+            let queue = Self::management(&path).await.unwrap();
+            for consumer in queue["consumer_details"].as_array().into_iter().flatten() {
+                let Some(name) = consumer["channel_details"]["connection_name"].as_str() else { continue };
+                let name = name.replace(' ', "%20").replace('>', "%3E");
+                let answer = management(Method::DELETE, &format!("connections/{name}")).await.unwrap();
+                if answer.status() == 204 {
+                    return Ok(());
+                }
+            }
+            Err(queue["consumer_details"].to_string())
+        })
+        .await;
+        true
+    }
+}
+
+async fn management(method: Method, path: &str) -> Option<Response> {
+    let base = std::env::var("IMGDEX_TEST_MANAGEMENT_URL").ok().filter(|url| !url.is_empty())?;
+    let url = format!("{}/api/{path}", base.trim_end_matches('/'));
+    let request = reqwest::Client::new().request(method, url).basic_auth("guest", Some("guest"));
+    Some(request.send().await.unwrap())
 }
 
 impl Drop for Rabbit {

@@ -1,0 +1,91 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::flow::Flow;
+use crate::support::poll;
+use crate::support::process::Worker;
+use crate::support::proxy::{Fate, Proxy, Request};
+use crate::support::report::{report, scaled};
+use crate::support::scrape::Scrape;
+
+const OUTCOMES: [&str; 6] = ["indexed", "deleted", "stale", "dead", "retried", "returned"];
+
+/// Messages of every outcome; each round has other images.
+async fn publish(flow: &Flow, round: usize) {
+    let url = |path: &str, n: usize| flow.images.url(&format!("/{path}/{}", round * 100 + n));
+    let about = |n: usize, op: &str, version: u64| {
+        json!({"id": format!("{round}-{n}"), "url": url("good", n), "op": op, "version": version}).to_string()
+    };
+    let mut lines: Vec<_> = (0..20).map(|n| about(n, "upsert", 2)).collect();
+    lines.extend((0..4).map(|n| about(n, "upsert", 1)));
+    lines.extend((4..8).map(|n| about(n, "delete", 3)));
+    lines.extend((0..2).flat_map(|n| [url("busy", n), url("missing", n), url("page", n)]));
+    flow.publish(&lines, &[]).await;
+    flow.rabbit.publish("no URL").await;
+}
+
+fn sessions(scrape: &Scrape) -> u64 {
+    scrape.value("broker_sessions_total", &[])
+}
+
+/// Ends a session with messages in flight: every second time with its queue, else with its connection where the tests can
+/// close it.
+async fn end_session(flow: &Flow, worker: &Worker, round: usize) {
+    let before = sessions(&worker.scrape().await);
+    if round % 2 == 0 || !flow.rabbit.close_connection().await {
+        flow.rabbit.delete(&flow.rabbit.queue).await;
+    }
+    worker.until("another session", 1, |scrape| sessions(scrape).saturating_sub(before).min(1)).await;
+}
+
+async fn load(flow: &Flow, proxy: &Proxy, worker: &Worker, rounds: usize) {
+    for round in 0..rounds {
+        worker.until_ready().await;
+        publish(flow, round).await;
+        poll::at_once("a bulk request", async || proxy.bulks() > round).await;
+        proxy.bulks_meet(Fate::HoldRequest);
+        publish(flow, rounds + round).await;
+        proxy.until_held().await;
+        end_session(flow, worker, round).await;
+        // Every fifth is sent again.
+        let busy = |request: &Request| request.is_bulk() && request.bulks_before % 5 == 0;
+        proxy.script(move |request| if busy(request) { Fate::Status(429) } else { Fate::Forward });
+        proxy.release().await;
+    }
+    worker.until_ready().await;
+    publish(flow, 0).await;
+    flow.until_settled(worker).await;
+}
+
+/// Every delivery is counted in once, and out at most once; no counter ever goes back.
+fn follows(before: &Scrape, now: &Scrape) {
+    let [old, new] = [before, now].map(|scrape| OUTCOMES.map(|outcome| scrape.outcome(outcome)));
+    assert!(old.iter().zip(new).all(|(old, new)| *old <= new), "{old:?} and then {new:?}");
+    let [old, new] = [before, now].map(|scrape| scrape.value("messages_received_total", &[]));
+    assert!(old <= new, "received {old} and then {new}");
+}
+
+#[tokio::test]
+async fn the_books_balance_at_every_scrape() {
+    let (flow, proxy) = Flow::behind_a_proxy().await;
+    // Small batches, so that there are many.
+    let worker = flow.worker_with(&["--model", "stub", "--prefetch", "16", "--bulk-items", "4"]).await;
+    let rounds = scaled(4, 30);
+    let mut last = worker.scrape().await;
+    let scraping = poll::throughout(load(&flow, &proxy, &worker, rounds), Duration::ZERO, async || {
+        // Which reconciles.
+        let scrape = worker.scrape().await;
+        follows(&last, &scrape);
+        last = scrape;
+    });
+    let ((), scrapes) = scraping.await;
+
+    let scrape = worker.scrape().await;
+    let outcomes = scrape.by("messages_total", "outcome");
+    assert_eq!(outcomes.len(), OUTCOMES.len(), "not every outcome was met: {outcomes:?}");
+    assert_eq!(scrape.value("inflight_messages", &[]), 0);
+    assert_eq!(scrape.value("messages_received_total", &[]), outcomes.values().sum::<u64>());
+    let ends = scrape.by("broker_sessions_total", "end");
+    report(24, format!("{scrapes} scrapes, all balanced, over sessions ended {ends:?} and outcomes {outcomes:?}"));
+}

@@ -1,0 +1,127 @@
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::flow::{Flow, sorted};
+use crate::support::poll;
+use crate::support::process::Worker;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::report::report;
+
+/// A worker whose prefetch is full of messages that wait for Elasticsearch.
+struct Full {
+    flow: Flow,
+    proxy: Proxy,
+    worker: Worker,
+    urls: Vec<String>,
+}
+
+const PREFETCH: usize = 80;
+/// Messages that remain in the queue.
+const WAITING: usize = 40;
+
+impl Full {
+    async fn start(drain_deadline: &str) -> Self {
+        let (flow, proxy) = Flow::behind_a_proxy().await;
+        proxy.bulks_meet(Fate::HoldRequest);
+        let urls = flow.images.urls("good", PREFETCH + WAITING);
+        flow.publish(&urls, &[]).await;
+        let prefetch = PREFETCH.to_string();
+        let flags = ["--model", "stub", "--prefetch", &prefetch, "--drain-deadline", drain_deadline];
+        let worker = flow.worker_with(&flags).await;
+        let in_flight = |scrape: &crate::support::scrape::Scrape| scrape.value("inflight_messages", &[]);
+        worker.until("messages in flight", PREFETCH as u64, in_flight).await;
+        poll::until_equal("images fetched", PREFETCH, async || flow.images.requests("good")).await;
+        proxy.until_held().await;
+        Self { flow, proxy, worker, urls }
+    }
+
+    /// Another worker does the rest; then everything is there once.
+    async fn finish(self) -> Flow {
+        self.proxy.bulks_meet(Fate::Forward);
+        let mut second = self.flow.worker().await;
+        self.flow.until_documents(self.urls.len() as u64).await;
+        self.flow.until_settled(&second).await;
+        assert_eq!(second.terminate().await, Some(0));
+        assert_eq!(self.flow.indexed_urls().await, sorted(self.urls));
+        self.flow.assert_all_queues_empty().await;
+        self.flow
+    }
+}
+
+#[tokio::test]
+async fn sigterm_finishes_a_full_prefetch_and_takes_no_more() {
+    let mut full = Full::start("50").await;
+    full.worker.ask_to_stop();
+    full.worker.until_logged("no longer consuming").await;
+    full.proxy.bulks_meet(Fate::Forward);
+    full.proxy.release().await;
+    assert_eq!(full.worker.ended().await, Some(0));
+    full.flow.rabbit.until_ready(&full.flow.rabbit.queue, WAITING as u32).await;
+    assert_eq!(full.flow.documents().await, PREFETCH as u64);
+
+    let flow = full.finish().await;
+    assert_eq!(flow.images.requests("good"), PREFETCH + WAITING, "an image was fetched twice");
+    report(18, format!("{PREFETCH} messages in flight at SIGTERM: all done, {WAITING} left in the queue, none twice"));
+}
+
+#[tokio::test]
+async fn sigterm_gives_back_what_elasticsearch_does_not_take_in_time() {
+    let mut full = Full::start("3").await;
+    let (asked, all) = (Instant::now(), (PREFETCH + WAITING) as u32);
+    assert_eq!(full.worker.terminate().await, Some(0));
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "a drain of 3 s took {took:?}");
+    full.flow.rabbit.until_ready(&full.flow.rabbit.queue, all).await;
+    assert_eq!(full.flow.documents().await, 0);
+    full.proxy.forget();
+    full.finish().await;
+    report(
+        18,
+        format!("{PREFETCH} messages held by Elasticsearch at SIGTERM: all given back after {took:.1?}, exit code 0"),
+    );
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_at_once() {
+    let mut full = Full::start("50").await;
+    full.worker.ask_to_stop();
+    full.worker.until_logged("draining").await;
+    full.worker.ask_to_stop();
+    assert_eq!(full.worker.ended().await, Some(130));
+    full.proxy.forget();
+    full.finish().await;
+    report(18, "a second SIGTERM ended the drain with exit code 130, and nothing was lost");
+}
+
+#[tokio::test]
+async fn sigterm_while_the_index_is_blocked_gives_everything_back() {
+    let flow = Flow::start().await;
+    let block = async |blocked: Value| {
+        let change = json!({"index.blocks.read_only_allow_delete": blocked});
+        let (status, answer) = flow.alias.request(Method::PUT, "/_settings", Some(change)).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    let mut worker = flow.worker_with(&["--model", "stub", "--drain-deadline", "3"]).await;
+    worker.until_ready().await;
+    block(true.into()).await;
+    let urls = flow.images.urls("good", 20);
+    flow.publish(&urls, &[]).await;
+    let refused = |scrape: &crate::support::scrape::Scrape| scrape.value("bulk_items_total", &[("outcome", "blocked")]);
+    worker.until("refused documents", 1, |scrape| refused(scrape).min(1)).await;
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.rabbit.until_ready(&flow.rabbit.queue, 20).await;
+    block(Value::Null).await;
+
+    let mut second = flow.worker().await;
+    flow.until_documents(20).await;
+    flow.until_settled(&second).await;
+    assert_eq!(second.terminate().await, Some(0));
+    assert_eq!(flow.indexed_urls().await, sorted(urls));
+    flow.assert_all_queues_empty().await;
+    report(
+        18,
+        "20 messages under a write block at SIGTERM: all given back, none dead-lettered, all indexed afterwards",
+    );
+}

@@ -1,0 +1,143 @@
+use std::collections::BTreeMap;
+
+use imgdex::fetch;
+use imgdex::pipeline::{Failure, Verdict};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::flow::Flow;
+use crate::support::process::run;
+use crate::support::report::{report, scaled};
+
+/// The versions of each image; its deletion stands between two of them or above all.
+const UPSERTS: [u64; 5] = [10, 20, 30, 40, 50];
+const NEWEST: u64 = 50;
+
+fn line(id: &str, url: &str, op: &str, version: u64) -> String {
+    json!({"id": id, "url": url, "op": op, "version": version}).to_string()
+}
+
+/// The messages about image `n`. Every second one ends deleted.
+fn story(flow: &Flow, n: usize) -> Vec<String> {
+    let (id, url) = (id(n), flow.images.url(&format!("/good/{n}")));
+    let deleted = if ends_deleted(n) { NEWEST + 5 } else { UPSERTS[n / 2 % UPSERTS.len()] - 5 };
+    let upserts = UPSERTS.map(|version| line(&id, &url, "upsert", version));
+    upserts.into_iter().chain([line(&id, &url, "delete", deleted)]).collect()
+}
+
+fn id(n: usize) -> String {
+    format!("image-{n}")
+}
+
+fn ends_deleted(n: usize) -> bool {
+    n % 2 == 0
+}
+
+#[tokio::test]
+async fn of_versions_in_any_order_the_highest_remains() {
+    let flow = Flow::start().await;
+    let (count, seed) = (scaled(30, 300), fastrand::u64(..));
+    println!("seed {seed}");
+    let mut messages: Vec<_> = (0..count).flat_map(|n| story(&flow, n)).collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut messages);
+
+    // Small batches, so that the messages about one image are spread over all workers.
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let worker = flow.worker_with(&["--model", "stub", "--prefetch", "16", "--bulk-items", "4"]).await;
+        worker.until_ready().await;
+        workers.push(worker);
+    }
+    flow.publish(&messages, &[]).await;
+    // One is killed on the way: what it had comes back after what is newer.
+    let mut killed = workers.pop().unwrap();
+    killed.until("messages settled", 1, |scrape| scrape.value("messages_total", &[]).min(1)).await;
+    killed.kill();
+
+    let (mut settled, mut stale) = (0, 0);
+    for worker in &workers {
+        let scrape = flow.until_settled(worker).await;
+        settled += scrape.value("messages_total", &[]);
+        stale += scrape.outcome("stale");
+        assert_eq!(scrape.outcome("dead"), 0);
+    }
+    let versions: BTreeMap<_, _> = flow
+        .sources()
+        .await
+        .iter()
+        .map(|source| (source["id"].as_str().unwrap().to_owned(), source["version"].as_u64().unwrap()))
+        .collect();
+    let expected = (0..count).filter(|&n| !ends_deleted(n)).map(|n| (id(n), NEWEST)).collect();
+    assert_eq!(versions, expected);
+    for mut worker in workers {
+        assert_eq!(worker.terminate().await, Some(0));
+    }
+    flow.assert_all_queues_empty().await;
+    report(
+        3,
+        format!(
+            "{count} ids, {} messages in the order of seed {seed} over 4 workers of which 1 was killed ({settled} settled by \
+             the others, {stale} stale): {} at their highest version, {} deleted",
+            messages.len(),
+            versions.len(),
+            count - versions.len()
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_image_does_not_come_back_from_a_retry_queue() {
+    // Two queues before one index: the deletions overtake what waits, however slow the machine is.
+    let (flow, mut fast) = (Flow::start().await, Flow::without_index().await);
+    fast.store.clone_from(&flow.store);
+    // Known and unknown to the index when the deletion comes: in both cases it must be remembered.
+    let (known, unknown) = ("known", "unknown");
+    let url = |n: usize, kind: &str| flow.images.url(&format!("/{kind}/{n}"));
+    let mut worker = flow.worker().await;
+    flow.publish(&[line(known, &url(0, "good"), "upsert", 1)], &[]).await;
+    worker.until("messages indexed", 1, |scrape| scrape.outcome("indexed")).await;
+    // Their host fails once, so they wait for their next attempt.
+    flow.publish(&[line(known, &url(0, "busy"), "upsert", 2), line(unknown, &url(1, "busy"), "upsert", 2)], &[]).await;
+    worker.until("messages to be tried again", 2, |scrape| scrape.outcome("retried")).await;
+    assert_eq!(worker.terminate().await, Some(0));
+
+    let other = fast.worker().await;
+    fast.publish(&[known, unknown].map(|id| line(id, &url(0, "good"), "delete", 3)), &[]).await;
+    other.until("messages deleted", 2, |scrape| scrape.outcome("deleted")).await;
+    assert_eq!(flow.documents().await, 0);
+
+    flow.rabbit.until_ready(&flow.rabbit.queue, 2).await;
+    let worker = flow.worker().await;
+    worker.until("stale messages", 2, |scrape| scrape.outcome("stale")).await;
+    assert_eq!(flow.documents().await, 0);
+    flow.publish(&[line(known, &url(0, "good"), "upsert", 4)], &[]).await;
+    worker.until("messages indexed", 1, |scrape| scrape.outcome("indexed")).await;
+    assert_eq!(flow.documents().await, 1);
+    report(3, "2 deletions overtook an upsert that waited to be tried again; neither image came back");
+}
+
+/// The longest that a message can wait in retry queues by default: each of its attempts in each of the queues.
+async fn longest_wait_seconds() -> u64 {
+    let failure = Failure::Fetch(fetch::Error::Status { host: String::new(), status: 503, retry_after: None });
+    let Verdict::Retry { budget, .. } = failure.verdict() else { panic!("503 is tried again") };
+    let shown = run(&["config", "show", "--output", "ndjson"], "").await;
+    let settings = shown.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let delays = settings.into_iter().find(|setting| setting["setting"] == "retry_delays").unwrap();
+    let delays = delays["value"].as_str().unwrap().split(',').map(|seconds| seconds.parse::<u64>().unwrap());
+    delays.sum::<u64>() * u64::from(budget)
+}
+
+#[tokio::test]
+async fn deletions_are_remembered_for_longer_than_a_message_can_wait() {
+    let flow = Flow::start().await;
+    let (status, settings) = flow.alias.request(Method::GET, "/_settings?flat_settings=true", None).await;
+    assert_eq!(status, 200, "{settings}");
+    let indices: Vec<_> = settings.as_object().unwrap().values().collect();
+    let [index] = indices[..] else { panic!("one index expected: {settings}") };
+    let remembered = index["settings"]["index.gc_deletes"].as_str().unwrap();
+    let hours: u64 =
+        remembered.strip_suffix('h').unwrap_or_else(|| panic!("{remembered} is not in hours")).parse().unwrap();
+    let (remembered, wait) = (hours * 3600, longest_wait_seconds().await);
+    assert!(remembered >= 2 * wait, "deletions are remembered for {remembered} s, a message may wait for {wait} s");
+    report(3, format!("deletions are remembered for {remembered} s; retry queues hold a message for at most {wait} s"));
+}

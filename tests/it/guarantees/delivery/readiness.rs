@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use crate::elastic::server;
+use crate::support::flow::Flow;
+use crate::support::poll;
+use crate::support::process::Worker;
+use crate::support::proxy::Proxy;
+use crate::support::report::{report, scaled};
+use crate::support::service::Service;
+
+/// Tells a story while `/live` is asked all the time; how often it was.
+async fn alive_throughout(worker: &Worker, story: impl Future<Output = ()>) -> u64 {
+    let live = async || assert_eq!(worker.get("/live").await.0, 200);
+    poll::throughout(story, Duration::from_millis(20), live).await.1
+}
+
+/// The same process from beginning to end: it has bound its address once, and nobody has started another.
+fn assert_started_once(worker: &Worker) {
+    assert_eq!(worker.log().matches("listening on ").count(), 1, "{}", worker.log());
+}
+
+#[tokio::test]
+async fn a_worker_is_not_ready_while_elasticsearch_is_down_and_lives_on() {
+    let (flow, proxy) = Flow::behind_a_proxy().await;
+    let mut worker = flow.worker().await;
+    worker.until_ready().await;
+    let outages = scaled(1, 5);
+    let asked = alive_throughout(&worker, async {
+        for outage in 0..outages {
+            proxy.down();
+            worker.until_store_refused(&["no answer"]).await;
+            assert_eq!(worker.scrape().await.by("paused", "cause"), [("unavailable".to_owned(), 1)].into());
+            // At rest: what is published now stays in the queue.
+            flow.publish(&[flow.images.url(&format!("/good/{outage}"))], &[]).await;
+            flow.rabbit.until_ready(&flow.rabbit.queue, 1).await;
+            proxy.up();
+            worker.until_ready().await;
+            flow.until_documents(outage + 1).await;
+        }
+    });
+    let asked = asked.await;
+    assert_started_once(&worker);
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+    report(
+        22,
+        format!("{outages} outages of Elasticsearch: not ready, then ready; /live 200 {asked} times of {asked}"),
+    );
+}
+
+#[tokio::test]
+async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
+    let broker = Service::rabbitmq().await;
+    let mut flow = Flow::at(&broker.url(), server::url()).await;
+    flow.create_index("stub").await;
+    let proxy = Proxy::start(server::url()).await;
+    flow.store = proxy.store(&flow.alias.name);
+    let mut worker = flow.worker().await;
+    worker.until_ready().await;
+    let asked = alive_throughout(&worker, async {
+        let conditions = async || {
+            let (status, report) = worker.ready().await;
+            ["broker", "store"].map(|name| status == 200 || report["conditions"][name]["ready"] == true)
+        };
+        proxy.down();
+        broker.stop().await;
+        poll::until_equal("both conditions", [false, false], conditions).await;
+        proxy.up();
+        broker.start().await;
+        worker.until_ready().await;
+    });
+    let asked = asked.await;
+    flow.rabbit.reconnect().await;
+    flow.publish(&flow.images.urls("good", 3), &[]).await;
+    flow.until_documents(3).await;
+    flow.until_settled(&worker).await;
+    assert_started_once(&worker);
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+    report(
+        22,
+        format!("RabbitMQ and Elasticsearch down and back: not ready, then ready; /live 200 {asked} times of {asked}"),
+    );
+}
