@@ -44,7 +44,7 @@ impl Flow {
 
     /// With an index, and a proxy in front of Elasticsearch.
     pub async fn behind_a_proxy() -> (Self, Proxy) {
-        let (mut flow, proxy) = (Self::start().await, Proxy::start(server::url()).await);
+        let (mut flow, proxy) = (Self::start().await, Proxy::start(server::url()));
         flow.store = proxy.store(&flow.alias.name);
         (flow, proxy)
     }

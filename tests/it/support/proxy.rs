@@ -65,7 +65,7 @@ struct State {
 
 impl Proxy {
     /// Starts on a free port of 127.0.0.1, in front of a server's address.
-    pub async fn start(server: String) -> Self {
+    pub fn start(server: String) -> Self {
         let port = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let state = State {
             server,

@@ -11,6 +11,9 @@ use crate::support::scrape::Scrape;
 
 const OUTCOMES: [&str; 6] = ["indexed", "deleted", "stale", "dead", "retried", "returned"];
 
+/// Deletions in each round.
+const MANY: usize = 300;
+
 /// Messages of every outcome; each round has other images.
 async fn publish(flow: &Flow, round: usize) {
     let url = |path: &str, n: usize| flow.images.url(&format!("/{path}/{}", round * 100 + n));
@@ -20,6 +23,8 @@ async fn publish(flow: &Flow, round: usize) {
     let mut lines: Vec<_> = (0..20).map(|n| about(n, "upsert", 2)).collect();
     lines.extend((0..4).map(|n| about(n, "upsert", 1)));
     lines.extend((4..8).map(|n| about(n, "delete", 3)));
+    // Done quickly, so that much is settled while the books are read.
+    lines.extend((100..100 + MANY).map(|n| about(n, "delete", 3)));
     lines.extend((0..2).flat_map(|n| [url("busy", n), url("missing", n), url("page", n)]));
     flow.publish(&lines, &[]).await;
     flow.rabbit.publish("no URL").await;
@@ -33,7 +38,7 @@ fn sessions(scrape: &Scrape) -> u64 {
 /// close it.
 async fn end_session(flow: &Flow, worker: &Worker, round: usize) {
     let before = sessions(&worker.scrape().await);
-    if round % 2 == 0 || !flow.rabbit.close_connection().await {
+    if round.is_multiple_of(2) || !flow.rabbit.close_connection().await {
         flow.rabbit.delete(&flow.rabbit.queue).await;
     }
     worker.until("another session", 1, |scrape| sessions(scrape).saturating_sub(before).min(1)).await;
@@ -49,7 +54,7 @@ async fn load(flow: &Flow, proxy: &Proxy, worker: &Worker, rounds: usize) {
         proxy.until_held().await;
         end_session(flow, worker, round).await;
         // Every fifth is sent again.
-        let busy = |request: &Request| request.is_bulk() && request.bulks_before % 5 == 0;
+        let busy = |request: &Request| request.is_bulk() && request.bulks_before.is_multiple_of(5);
         proxy.script(move |request| if busy(request) { Fate::Status(429) } else { Fate::Forward });
         proxy.release().await;
     }

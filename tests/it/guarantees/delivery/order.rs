@@ -30,7 +30,7 @@ fn id(n: usize) -> String {
 }
 
 fn ends_deleted(n: usize) -> bool {
-    n % 2 == 0
+    n.is_multiple_of(2)
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
     let broker = Service::rabbitmq().await;
     let mut flow = Flow::at(&broker.url(), server::url()).await;
     flow.create_index("stub").await;
-    let proxy = Proxy::start(server::url()).await;
+    let proxy = Proxy::start(server::url());
     flow.store = proxy.store(&flow.alias.name);
     let mut worker = flow.worker().await;
     worker.until_ready().await;
