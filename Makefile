@@ -1,4 +1,4 @@
-.PHONY: help demo test guarantees bench lint doc
+.PHONY: help demo test guarantees soak bench lint doc
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -11,6 +11,9 @@ test: ## every check and test, with an own RabbitMQ and Elasticsearch; ES=8.16.3
 
 guarantees: ## the promises of README's reliability chapter with their full counts, and a report
 	tests/run.sh guarantees
+
+soak: ## kills, restarts and blocks at random, then the books are checked; SECONDS=600, SEED=n plays a printed seed again
+	IMGDEX_SOAK_SECONDS=$(SECONDS) IMGDEX_SOAK_SEED=$(SEED) tests/run.sh soak
 
 bench: ## the measurements of tests/bench; BENCH=NAME runs one
 	tests/bench/run.sh $(BENCH)

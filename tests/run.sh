@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# `make test`: run.sh [lint|doc|test|guarantees]; without an argument the first three.
+# `make test`: run.sh [lint|doc|test|guarantees|soak]; without an argument the first three.
 #
 # Environment: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL point at running servers; without them own ones are started and, whatever
 # ends this script, stopped. ES=8.16.3 takes the older Elasticsearch. TEST_ARGS goes to `cargo test` as it is (a filter, -- --nocapture).
+# IMGDEX_SOAK_SECONDS is how long the soak lasts (600; as one of the tests 120), IMGDEX_SOAK_SEED which schedule (drawn; a fixed one).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,6 +13,7 @@ case $what in
     doc) needs=(build) ;;
     test) needs=(build services images) ;;
     guarantees) needs=(build services) ;;
+    soak) needs=(build services) ;;
     all) needs=(build lint services images) ;;
     *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 esac
@@ -91,12 +93,21 @@ guarantees() {
     return "$status"
 }
 
+# It starts servers of its own.
+soak() {
+    local seconds=${IMGDEX_SOAK_SECONDS:-600} seed=${IMGDEX_SOAK_SEED:-$SRANDOM}
+    step compile cargo test "${cargo_flags[@]}" --test it --no-run
+    step "soak, SECONDS=$seconds SEED=$seed" env IMGDEX_SOAK_SECONDS="$seconds" IMGDEX_SOAK_SEED="$seed" \
+        cargo test "${cargo_flags[@]}" --test it -- --nocapture guarantees::soak
+}
+
 step setup tests/services/setup.sh "${needs[@]}"
 case $what in
     lint) lint ;;
     doc) doc ;;
     test) tests ;;
     guarantees) guarantees ;;
+    soak) soak ;;
     all)
         lint
         doc

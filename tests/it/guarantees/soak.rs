@@ -1,1 +1,82 @@
 //! Everything at once, at random from a seed.
+//!
+//! `IMGDEX_SOAK_SECONDS` says for how long (two minutes), `IMGDEX_SOAK_SEED` which schedule; `make soak` sets both.
+
+/// Making the plan come true.
+mod faults;
+/// What is published.
+mod load;
+/// What happens when.
+mod plan;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::checker::{Balance, Books};
+use crate::support::flow::Flow;
+use crate::support::proxy::Proxy;
+use crate::support::report::report;
+use crate::support::service::Service;
+use faults::{Counts, Post, StoreParty};
+use load::Load;
+use plan::Plan;
+
+/// For a run of which nobody said how long.
+const SECONDS: u64 = 120;
+/// For a run of which nobody said which.
+const SEED: u64 = 1;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+#[tokio::test]
+async fn whatever_happens_everything_published_is_indexed_or_dead_lettered_once() {
+    let seconds = setting("IMGDEX_SOAK_SECONDS").unwrap_or(SECONDS);
+    let seed = setting("IMGDEX_SOAK_SEED").unwrap_or(SEED);
+    let plan = Plan::draw(seed, Duration::from_secs(seconds));
+    println!("{seconds} s from seed {seed}:\n{plan}");
+
+    let (broker, store) = tokio::join!(Service::rabbitmq(), Service::elasticsearch());
+    let mut flow = Flow::at(&broker.url(), store.url()).await;
+    flow.create_index("stub").await;
+    let proxy = Proxy::start(store.url()).await;
+    flow.store = proxy.store(&flow.alias.name);
+    let books = RefCell::new(Books::default());
+    let (mut first, mut second) = (Post::new(0, &flow).await, Post::new(1, &flow).await);
+
+    let party = StoreParty { server: &store, proxy: &proxy, flow: &flow, books: &books };
+    let begun = Instant::now();
+    let (load, ..) = tokio::join!(
+        load::publish(&flow, plan.load.clone(), &books, begun + Duration::from_secs(seconds)),
+        first.live(begun, &plan.workers[0], &flow),
+        second.live(begun, &plan.workers[1], &flow),
+        faults::broker(begun, &plan.broker, &broker),
+        party.live(begun, &plan.store),
+    );
+    // The test's own connection is gone with its broker.
+    flow.rabbit.reconnect().await;
+    let mut books = books.into_inner();
+    let faults_over = Instant::now();
+    let idle = async || first.is_idle().await && second.is_idle().await;
+    let balance = books.until_balanced(&flow, idle).await;
+    let drained = faults_over.elapsed();
+
+    let counts = first.finish().await.plus(second.finish().await);
+    flow.assert_all_queues_empty().await;
+    tell(&format!("{seconds} s from seed {seed}"), &plan, &load, &books, &balance, &counts);
+    println!("drained in {drained:.1?}");
+}
+
+fn tell(run: &str, plan: &Plan, load: &Load, books: &Books, balance: &Balance, counts: &Counts) {
+    let Load { messages, again } = load;
+    let (images, others) = books.published();
+    let Counts { scrapes, deliveries, sessions, stale_acks } = counts;
+    report(1, format!("{run}: {messages} messages, {again} of them sent again; {}: nothing lost", plan.tally()));
+    report(2, format!("{run}: {images} images and {others} messages that are none: {balance}"));
+    report(13, format!("{run}: {stale_acks} stale acknowledgements in {sessions} sessions"));
+    report(24, format!("{run}: {deliveries} deliveries reconcile in {scrapes} scrapes"));
+}

@@ -19,6 +19,7 @@ const PARTS: usize = 30;
 /// - `/held` no answer while images are held, then an image at once
 /// - `/busy` 503 to the first request of a path, then an image
 /// - `/deadly` an image that ends a process with the stub model
+/// - `/reset` a broken connection to the first three requests of a path, then an image
 /// - `/page` HTML, `/text` text, `/half` half a JPEG, anything else 404
 pub struct Images {
     host: WebHost,
@@ -34,19 +35,25 @@ impl Images {
         let deadly = deadly();
         assert!(!files.is_empty());
         let holding = Arc::clone(&held);
-        let asked = std::sync::Mutex::new(std::collections::HashSet::new());
+        let asked = std::sync::Mutex::new(std::collections::HashMap::<String, usize>::new());
         let host = WebHost::start(move |request: &Request| {
             let mut parts = request.target().trim_start_matches('/').split('/');
             let kind = parts.next().unwrap_or_default();
             let number: usize = parts.next().and_then(|number| number.parse().ok()).unwrap_or_default();
             let image = &files[number % files.len()];
+            let before = || {
+                let mut asked = asked.lock().unwrap();
+                let count = asked.entry(request.target().to_owned()).or_default();
+                *count += 1;
+                *count - 1
+            };
             match kind {
                 "held" if holding.load(Ordering::SeqCst) => vec![Act::Stall],
-                "busy" if asked.lock().unwrap().insert(number) => {
-                    // Too long to be waited for in the process.
-                    send("503 Service Unavailable", "Retry-After: 30\r\n", b"")
-                }
-                "good" | "held" | "busy" => send("200 OK", "", image),
+                // Too long to be waited for in the process.
+                "busy" if before() < 1 => send("503 Service Unavailable", "Retry-After: 30\r\n", b""),
+                // More than are tried in one go.
+                "reset" if before() < 3 => vec![Act::Reset],
+                "good" | "held" | "busy" | "reset" => send("200 OK", "", image),
                 "slow" => {
                     let start = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
                     let pieces = image.chunks(image.len().div_ceil(PARTS));

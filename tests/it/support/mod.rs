@@ -2,6 +2,8 @@
 
 /// A scripted Elasticsearch.
 pub mod bulk_stub;
+/// What was published against what became of it.
+pub mod checker;
 pub mod dns;
 pub mod flow;
 pub mod http;

@@ -12,12 +12,17 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const SHORT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Waits until the probe has something to return. What it says instead is shown when the time is up.
-pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    until_within(what, PATIENCE, probe).await
+}
+
+/// The same, for what takes long.
+pub async fn until_within<T>(what: &str, patience: Duration, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match probe().await {
             Ok(found) => return found,
-            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {PATIENCE:?}, but {seen}"),
+            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {patience:?}, but {seen}"),
             Err(_) => sleep(INTERVAL).await,
         }
     }

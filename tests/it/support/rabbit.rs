@@ -175,11 +175,15 @@ impl Rabbit {
         assert_eq!(left, [MARKER]);
     }
 
-    async fn drain(&self, queue: &str) -> Vec<Delivery> {
+    /// Takes everything out of a queue that is ready.
+    pub async fn drain(&self, queue: &str) -> Vec<Delivery> {
+        let channel = self.channel().await;
         let mut messages = Vec::new();
-        while let Some(message) = self.take(queue).await {
-            messages.push(message);
+        while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap() {
+            message.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+            messages.push(message.delivery);
         }
+        channel.close(200, "done".into()).await.unwrap();
         messages
     }
 
