@@ -8,16 +8,17 @@ use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
 use super::headers;
+use super::link::Link;
 use super::{ANSWER_TIMEOUT, Error, Settings};
 
 /// A connection for looking into the queues of a topology.
 pub struct Browser {
     settings: Settings,
-    connection: Connection,
+    connection: Link,
     publisher: Channel,
 }
 

@@ -1,11 +1,13 @@
 //! Sessions, receipts, publishing, topology. Knows no images.
 //!
 //! [`session`] keeps one consuming session after the other alive; each delivery becomes a [`receipt::Receipt`], which
-//! alone acknowledges it; [`suspects`] hands out one at a time what was delivered again and again; [`topology`] says which queues there are; [`publish`] is the producer's side; [`dead`] looks into
-//! queues, and replays or removes dead letters.
+//! alone acknowledges it; [`suspects`] hands out one at a time what was delivered again and again; [`topology`] says which
+//! queues there are; [`publish`] is the producer's side; [`dead`] looks into queues, and replays or removes dead letters.
+//! All of them hold the broker by a `link`.
 
 pub mod dead;
 pub mod headers;
+mod link;
 pub mod publish;
 pub mod receipt;
 pub mod session;
@@ -15,15 +17,15 @@ pub mod topology;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionBuilder, ConnectionProperties, ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
 
 use topology::Topology;
 
-/// How long a connection may take to be made: TCP, TLS and the AMQP handshake together.
+/// How long a connection may take to be made, where the address names no `connection_timeout`: TCP, TLS and the AMQP
+/// handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Seconds between heartbeats where the address names none: a dead peer is noticed within two of them, and a busy
 /// machine still answers in time.
@@ -129,35 +131,14 @@ impl Settings {
         let mut uri: AMQPUri =
             self.address.expose_secret().parse().map_err(|reason: String| Error::Address { reason })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        uri.query.connection_timeout.get_or_insert(CONNECT_TIMEOUT.as_millis() as u64);
         Ok(uri)
     }
 
-    /// Connects. The library's own recovery stays off: it covers connection errors only, so a session that lost its
-    /// channel or its consumer would look alive.
-    async fn connect(&self) -> Result<Connection, Error> {
-        let uri = self.uri()?;
-        let broker = format!("{}://{}:{}/{}", uri.scheme, uri.authority.host, uri.authority.port, uri.vhost);
-        let cert_chain = match &self.ca {
-            None => None,
-            Some(path) => Some(
-                tokio::fs::read_to_string(path)
-                    .await
-                    .map_err(|source| Error::Certificate { path: path.clone(), source })?,
-            ),
-        };
-        let failed = |reason: String| Error::Connect { broker: broker.clone(), reason };
-        let runtime = lapin::runtime::default_runtime().map_err(|error| failed(error.to_string()))?;
-        let builder = ConnectionBuilder::new_with_runtime(runtime)
-            .with_uri(uri)
-            .with_tls_config(OwnedTLSConfig { identity: None, cert_chain })
-            .with_properties(
-                ConnectionProperties::default().with_connection_name(self.connection_name.as_str().into()),
-            );
-        match tokio::time::timeout(CONNECT_TIMEOUT, builder.connect()).await {
-            Ok(result) => result.map_err(|error| failed(error.to_string())),
-            Err(_) => Err(failed(format!("no session within {CONNECT_TIMEOUT:?}"))),
-        }
+    /// The broker's certificate authority, where one is given.
+    async fn ca_certificates(&self) -> Result<Option<String>, Error> {
+        let Some(path) = &self.ca else { return Ok(None) };
+        let read = tokio::fs::read_to_string(path).await;
+        read.map(Some).map_err(|source| Error::Certificate { path: path.clone(), source })
     }
 }
 

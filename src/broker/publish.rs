@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::time::timeout;
 
+use super::link::Link;
 use super::{ANSWER_TIMEOUT, Error, Settings};
 use crate::store::now_ms;
 
@@ -17,7 +18,7 @@ const PERSISTENT: u8 = 2;
 /// Publishes messages to the work queue through the exchange.
 pub struct Publisher {
     settings: Settings,
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     /// What is sent and not yet confirmed, by the caller's names; oldest first.
     window: VecDeque<(String, PublisherConfirm)>,

@@ -4,166 +4,44 @@
 //! the broker cancelled, an acknowledgement that went nowhere) is handled in one way: its receipts become stale, and the
 //! next session begins after a jittered delay. The pipeline behind it never notices.
 
-use std::fmt;
+mod end;
+mod shared;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
-use tokio::sync::{Mutex, mpsc, watch};
+use lapin::{Channel, Event};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+pub use end::End;
+pub(super) use shared::Session;
+
+use super::link::Link;
 use super::receipt::Receipt;
 use super::suspects::Suspects;
-use super::topology::Topology;
-use super::{ANSWER_TIMEOUT, Error, Settings};
+use super::{ANSWER_TIMEOUT, Settings};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 
 /// Bounds of the delay before the next session.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
-/// Longest delay: a broker that comes back is found within it.
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// Longest delay: a broker that comes back is found within it, and a crowd of workers comes spread over it.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// How long a session must last for its end to count as a new trouble, not as more of the old.
 const SETTLED_DOWN: Duration = Duration::from_secs(30);
 /// How long the end of a session waits for what is left to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a session ended.
-#[derive(Debug)]
-pub enum End {
-    /// There was no connection.
-    Connect(Error),
-    /// The exchange and queues could not be declared.
-    Topology(Error),
-    /// The connection or a channel was lost.
-    Lost(String),
-    /// The broker cancelled the consumer: its queue was deleted, or moved, or an acknowledgement was overdue.
-    Cancelled,
-    /// An acknowledgement did not reach the broker.
-    Ack(String),
-    /// A retry or dead letter was not confirmed.
-    Publish(String),
-    /// The process is stopping.
-    Stopped,
-}
-
-impl End {
-    /// The label of `imgdex_broker_sessions_total`.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "connect",
-            Self::Topology(_) => "topology",
-            Self::Lost(_) => "lost",
-            Self::Cancelled => "cancelled",
-            Self::Ack(_) => "ack",
-            Self::Publish(_) => "publish",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) | Self::Topology(error) => error.fmt(f),
-            Self::Lost(reason) => write!(f, "the session was lost: {reason}"),
-            Self::Cancelled => f.write_str("the broker cancelled the consumer"),
-            Self::Ack(reason) => write!(f, "an acknowledgement did not reach the broker: {reason}"),
-            Self::Publish(reason) => write!(f, "a retry or dead letter was not confirmed: {reason}"),
-            Self::Stopped => f.write_str("stopping"),
-        }
-    }
-}
-
-impl From<lapin::Error> for End {
-    fn from(error: lapin::Error) -> Self {
-        Self::Lost(error.to_string())
-    }
-}
-
-/// What the receipts of one session share.
-pub(super) struct Session {
-    generation: u64,
-    /// The first reason wins; whoever sets it wakes the session's loop.
-    over: watch::Sender<Option<Arc<End>>>,
-    /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
-    /// which of them came back as unroutable. Mistaking that would lose a message.
-    publisher: Mutex<Channel>,
-    /// For looking at the suspects and taking one.
-    pub(super) suspects: Channel,
-    topology: Topology,
-    /// Messages on their way back to the queue.
-    settling: TaskTracker,
-    metrics: Arc<Metrics>,
-}
-
-impl Session {
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    pub(super) fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
-    pub(super) fn settling(&self) -> &TaskTracker {
-        &self.settling
-    }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// Whether the session still lives, so that acknowledgements have a meaning.
-    pub(super) fn is_current(&self) -> bool {
-        self.over.borrow().is_none()
-    }
-
-    /// Ends the session. Later reasons are consequences of the first.
-    pub(super) fn end(&self, end: End) {
-        self.over.send_if_modified(|over| {
-            let first = over.is_none();
-            if first {
-                *over = Some(Arc::new(end));
-            }
-            first
-        });
-    }
-
-    async fn ended(&self) {
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.over.subscribe().wait_for(Option::is_some).await;
-    }
-
-    /// Publishes to one of our queues and waits for the broker's confirm. Where there is none the session ends, and
-    /// the next one declares the queue again.
-    pub(super) async fn publish(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> bool {
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let channel = self.publisher.lock().await;
-        let confirmed = timeout(ANSWER_TIMEOUT, async {
-            channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties).await?.await
-        });
-        let trouble = match confirmed.await {
-            Ok(Ok(Confirmation::Ack(None))) => return true,
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => format!("queue {queue} is missing"),
-            Ok(Ok(Confirmation::Nack(None))) => format!("queue {queue} refused it"),
-            Ok(Ok(Confirmation::NotRequested)) => "the channel has no confirms".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {ANSWER_TIMEOUT:?}"),
-        };
-        self.end(End::Publish(trouble));
-        false
-    }
-}
+/// The label values of `imgdex_paused` that are about the broker: there is no session, or a queue is missing or refuses messages.
+const NO_SESSION: &str = "broker";
+const QUEUES: &str = "queues";
 
 /// Whether a condition of readiness is met, or why not.
 pub type Condition = Result<(), String>;
@@ -250,6 +128,7 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self) {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        self.say(Some((NO_SESSION, "connecting".to_owned())));
         for generation in 1.. {
             let started = Instant::now();
             let closing = self.closing.clone();
@@ -259,7 +138,7 @@ impl Supervisor {
                 () = closed_for_longer(&closing) => Arc::new(End::Stopped),
             };
             self.metrics.session_ended(end.label());
-            self.say(Err(end.to_string()));
+            self.say(Some((pause(&end), end.to_string())));
             if self.closing.is_cancelled() {
                 return;
             }
@@ -276,53 +155,73 @@ impl Supervisor {
     }
 
     async fn session(&self, generation: u64) -> Arc<End> {
-        match self.open(generation).await {
+        let link = match self.settings.connect().await {
+            Ok(link) => Arc::new(link),
+            Err(error) => return Arc::new(End::Connect(error)),
+        };
+        let end = match self.open(&link, generation).await {
+            Ok((channel, session)) => self.live(&link, &channel, &session).await,
             Err(end) => Arc::new(end),
-            Ok((connection, channel, session)) => {
-                tracing::info!(generation, queue = %session.topology.queue(), "session with the broker");
-                self.say(Ok(()));
-                let _ = self.current.send_replace(Some(Arc::clone(&session)));
-                let end = self.hold(&connection, &channel, &session).await;
-                let _ = self.current.send_replace(None);
-                // What is on its way back goes out while the session still counts.
-                session.settling.close();
-                let _ = timeout(CLOSE_TIMEOUT, session.settling.wait()).await;
-                session.end(end);
-                // A connection that is gone already cannot be closed, and need not be.
-                let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "session over".into())).await;
-                session.over.borrow().clone().unwrap_or_else(|| Arc::new(End::Stopped))
+        };
+        // A connection that is gone already cannot be closed, and need not be.
+        let _ = timeout(CLOSE_TIMEOUT, link.close(200, "session over".into())).await;
+        end
+    }
+
+    /// Declares everything, and opens the channels.
+    async fn open(&self, link: &Arc<Link>, generation: u64) -> Result<(Channel, Arc<Session>), End> {
+        let topology = &self.settings.topology;
+        let declared = timeout(ANSWER_TIMEOUT, topology.declare(link)).await;
+        declared.map_err(|_| no_answer())?.map_err(End::Topology)?;
+        let channels = timeout(ANSWER_TIMEOUT, async {
+            let channel = link.create_channel().await?;
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            let session = Session::open(generation, link, topology.clone(), Arc::clone(&self.metrics)).await?;
+            Ok::<_, End>((channel, Arc::new(session)))
+        });
+        channels.await.map_err(|_| no_answer())?
+    }
+
+    /// The session's life, from the first delivery to the last receipt.
+    async fn live(&self, link: &Link, channel: &Channel, session: &Arc<Session>) -> Arc<End> {
+        tracing::info!(generation = session.generation(), queue = %session.topology().queue(), "session with the broker");
+        let _ = self.current.send_replace(Some(Arc::clone(session)));
+        let end = tokio::select! {
+            end = self.hold(channel, session) => end,
+            end = trouble(link.events_listener()) => end,
+            end = self.tell(session) => end,
+        };
+        let _ = self.current.send_replace(None);
+        // Something else may have ended it before.
+        session.end(end);
+        let end = session.ended().await;
+        self.say(Some((pause(&end), end.to_string())));
+        // What is on its way back to the queue still goes out.
+        session.settling().close();
+        let _ = timeout(CLOSE_TIMEOUT, session.settling().wait()).await;
+        end
+    }
+
+    /// Says whether the queues take what is published to them, until the session ends.
+    async fn tell(&self, session: &Session) -> End {
+        let mut refusals = session.refusals();
+        loop {
+            let reason = match &**refusals.borrow_and_update() {
+                [] => None,
+                [queue, more @ ..] => {
+                    let waiting = more.len() + 1;
+                    Some(format!("queue {queue} refuses messages; kept until there is room: {waiting}"))
+                }
+            };
+            self.say(reason.map(|reason| (QUEUES, reason)));
+            if refusals.changed().await.is_err() {
+                return End::Stopped;
             }
         }
     }
 
-    async fn open(&self, generation: u64) -> Result<(Connection, Channel, Arc<Session>), End> {
-        let connection = self.settings.connect().await.map_err(End::Connect)?;
-        let declared = timeout(ANSWER_TIMEOUT, self.settings.topology.declare(&connection)).await;
-        declared.map_err(|_| no_answer())?.map_err(End::Topology)?;
-        let channels = timeout(ANSWER_TIMEOUT, async {
-            let channel = connection.create_channel().await?;
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let publisher = connection.create_channel().await?;
-            publisher.confirm_select(ConfirmSelectOptions::default()).await?;
-            let suspects = connection.create_channel().await?;
-            Ok::<_, End>((channel, publisher, suspects))
-        });
-        let (channel, publisher, suspects) = channels.await.map_err(|_| no_answer())??;
-        let session = Session {
-            generation,
-            over: watch::Sender::new(None),
-            publisher: Mutex::new(publisher),
-            suspects,
-            topology: self.settings.topology.clone(),
-            settling: TaskTracker::new(),
-            metrics: Arc::clone(&self.metrics),
-        };
-        Ok((connection, channel, Arc::new(session)))
-    }
-
     /// Consumes whenever the gate is open, until something ends the session.
-    async fn hold(&self, connection: &Connection, channel: &Channel, session: &Arc<Session>) -> End {
-        let mut trouble = std::pin::pin!(trouble(connection.events_listener()));
+    async fn hold(&self, channel: &Channel, session: &Arc<Session>) -> End {
         let (mut gate, stopping) = (self.gate.clone(), self.stopping.clone());
         loop {
             let opens = async {
@@ -332,8 +231,7 @@ impl Supervisor {
                 }
             };
             tokio::select! {
-                end = &mut trouble => return end,
-                () = session.ended() => return End::Stopped,
+                _ = session.ended() => return End::Stopped,
                 () = self.closing.cancelled() => return End::Stopped,
                 () = stopping.cancelled(), if !stopping.is_cancelled() => {}
                 () = opens => match self.consume(channel, session).await {
@@ -346,7 +244,7 @@ impl Supervisor {
 
     /// Consumes until the gate closes or the process stops, which leaves the session alive, or until the session ends.
     async fn consume(&self, channel: &Channel, session: &Arc<Session>) -> ControlFlow<End> {
-        let queue = session.topology.queue().clone();
+        let queue = session.topology().queue().clone();
         let tag = ShortString::default();
         let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
         let mut consumer = match timeout(ANSWER_TIMEOUT, consuming).await {
@@ -354,7 +252,7 @@ impl Supervisor {
             Ok(Err(error)) => return ControlFlow::Break(error.into()),
             Err(_) => return ControlFlow::Break(no_answer()),
         };
-        tracing::info!(generation = session.generation, "consuming");
+        tracing::info!(generation = session.generation(), "consuming");
         let mut gate = self.gate.clone();
         let ours = loop {
             tokio::select! {
@@ -363,12 +261,12 @@ impl Supervisor {
                     Some(Err(error)) => return ControlFlow::Break(error.into()),
                     None => return ControlFlow::Break(End::Cancelled),
                 },
-                () = session.ended() => return ControlFlow::Break(End::Stopped),
+                _ = session.ended() => return ControlFlow::Break(End::Stopped),
                 () = self.stopping.cancelled() => break consumer.tag(),
                 () = closed(&mut gate) => break consumer.tag(),
             }
         };
-        tracing::info!(generation = session.generation, "no longer consuming");
+        tracing::info!(generation = session.generation(), "no longer consuming");
         let cancelling = timeout(ANSWER_TIMEOUT, channel.basic_cancel(ours, BasicCancelOptions::default()));
         match cancelling.await {
             Ok(Ok(())) => {}
@@ -382,14 +280,26 @@ impl Supervisor {
         ControlFlow::Continue(())
     }
 
-    fn say(&self, connected: Condition) {
+    /// Says what keeps the worker from working, and the pause that it is counted as, or that nothing does.
+    fn say(&self, hindrance: Option<(&'static str, String)>) {
+        for cause in [NO_SESSION, QUEUES] {
+            self.metrics.paused(cause, hindrance.as_ref().is_some_and(|(present, _)| *present == cause));
+        }
         // The condition before says nothing new.
-        let _ = self.connected.send_replace(connected);
+        let _ = self.connected.send_replace(hindrance.map_or(Ok(()), |(_, reason)| Err(reason)));
     }
 
     fn deliver(&self, receipt: Receipt) {
         // Nobody takes deliveries any more while the process stops; the receipt that comes back gives its message back.
         drop(self.deliveries.send(receipt));
+    }
+}
+
+/// The pause that lasts from a session's end until the next one.
+fn pause(end: &End) -> &'static str {
+    match end {
+        End::Topology(_) => QUEUES,
+        End::Connect(_) | End::Lost(_) | End::Cancelled | End::Ack(_) | End::Publish(_) | End::Stopped => NO_SESSION,
     }
 }
 

@@ -1,0 +1,198 @@
+//! What the receipts of one session share: whether it lives, and publishing to our own queues.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::End;
+use crate::backoff::Backoff;
+use crate::broker::ANSWER_TIMEOUT;
+use crate::broker::link::Link;
+use crate::broker::topology::Topology;
+use crate::metrics::Metrics;
+
+/// Bounds of the delay before a message that a queue refused is offered again.
+const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// One session, as its receipts see it.
+pub(in crate::broker) struct Session {
+    generation: u64,
+    /// The first reason wins; whoever sets it wakes the session's loop.
+    over: watch::Sender<Option<Arc<End>>>,
+    /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
+    /// which of them came back as unroutable. Mistaking that would lose a message.
+    publisher: Mutex<Channel>,
+    /// For looking at the suspects and taking one.
+    pub(in crate::broker) suspects: Channel,
+    /// For other channels. The session's loop holds it: whoever still has a receipt keeps no connection alive.
+    link: Weak<Link>,
+    topology: Topology,
+    /// The queues that refuse messages: one entry for each message that waits for room.
+    refusals: watch::Sender<Vec<ShortString>>,
+    /// Messages on their way back to the queue.
+    settling: TaskTracker,
+    metrics: Arc<Metrics>,
+}
+
+/// What became of a message that was published to one of our queues.
+enum Published {
+    Confirmed,
+    /// The queue is there and takes no messages.
+    Refused,
+    /// There is no telling, or no such queue.
+    Lost(String),
+}
+
+impl Session {
+    /// Opens the session's channels, but for the one that consumes.
+    pub(super) async fn open(
+        generation: u64,
+        link: &Arc<Link>,
+        topology: Topology,
+        metrics: Arc<Metrics>,
+    ) -> lapin::Result<Self> {
+        Ok(Self {
+            generation,
+            over: watch::Sender::new(None),
+            publisher: Mutex::new(publisher(link).await?),
+            suspects: link.create_channel().await?,
+            link: Arc::downgrade(link),
+            topology,
+            refusals: watch::Sender::default(),
+            settling: TaskTracker::new(),
+            metrics,
+        })
+    }
+
+    pub(in crate::broker) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(in crate::broker) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    pub(in crate::broker) fn settling(&self) -> &TaskTracker {
+        &self.settling
+    }
+
+    pub(in crate::broker) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the session still lives, so that acknowledgements have a meaning.
+    pub(in crate::broker) fn is_current(&self) -> bool {
+        self.over.borrow().is_none()
+    }
+
+    /// Ends the session. Later reasons are consequences of the first.
+    pub(in crate::broker) fn end(&self, end: End) {
+        self.over.send_if_modified(|over| {
+            let first = over.is_none();
+            if first {
+                *over = Some(Arc::new(end));
+            }
+            first
+        });
+    }
+
+    /// Why the session ended, once it has.
+    pub(in crate::broker) async fn ended(&self) -> Arc<End> {
+        let over = self.over.subscribe().wait_for(Option::is_some).await.map(|end| end.clone());
+        // The sender lives as long as `self`, so waiting cannot fail.
+        over.ok().flatten().unwrap_or_else(|| Arc::new(End::Stopped))
+    }
+
+    /// The queues that refuse messages now, and every change of them.
+    pub(super) fn refusals(&self) -> watch::Receiver<Vec<ShortString>> {
+        self.refusals.subscribe()
+    }
+
+    /// Publishes to one of our queues and waits for the broker's confirm. While the queue refuses the message it is
+    /// kept, and offered again. Where there is no confirm the session ends, and the next one declares the queue again.
+    pub(in crate::broker) async fn publish(
+        &self,
+        queue: ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> bool {
+        let mut backoff = Backoff::new(OFFER_AGAIN.0, OFFER_AGAIN.1);
+        let mut refused = None;
+        loop {
+            match self.offer(queue.clone(), body, properties.clone()).await {
+                Published::Confirmed => return true,
+                Published::Lost(reason) => {
+                    self.end(End::Publish(reason));
+                    return false;
+                }
+                Published::Refused => {}
+            }
+            refused.get_or_insert_with(|| Refusal::new(&self.refusals, queue.clone()));
+            tokio::select! {
+                () = sleep(backoff.next_delay()) => {}
+                _ = self.ended() => return false,
+            }
+        }
+    }
+
+    async fn offer(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> Published {
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let mut channel = self.publisher.lock().await;
+        let offered = timeout(ANSWER_TIMEOUT, async {
+            let confirm =
+                channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties).await?;
+            let confirmation = confirm.await?;
+            if let (Confirmation::Nack(None), Some(link)) = (&confirmation, self.link.upgrade()) {
+                // RabbitMQ 3.10 goes on refusing on a channel for as long as the queue is no shorter, although its limit
+                // may be gone.
+                *channel = publisher(&link).await?;
+            }
+            Ok::<_, lapin::Error>(confirmation)
+        });
+        Published::Lost(match offered.await {
+            Ok(Ok(Confirmation::Ack(None))) => return Published::Confirmed,
+            Ok(Ok(Confirmation::Nack(None))) => return Published::Refused,
+            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => format!("queue {queue} is missing"),
+            Ok(Ok(Confirmation::NotRequested)) => "the channel has no confirms".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {ANSWER_TIMEOUT:?}"),
+        })
+    }
+}
+
+/// A channel whose messages the broker confirms.
+async fn publisher(link: &Link) -> lapin::Result<Channel> {
+    let channel = link.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+/// A message that waits for room in a queue, for as long as this is held.
+struct Refusal<'a> {
+    refusals: &'a watch::Sender<Vec<ShortString>>,
+    queue: ShortString,
+}
+
+impl<'a> Refusal<'a> {
+    fn new(refusals: &'a watch::Sender<Vec<ShortString>>, queue: ShortString) -> Self {
+        tracing::warn!(%queue, "the queue refuses a message, which is kept until there is room");
+        refusals.send_modify(|queues| queues.push(queue.clone()));
+        Self { refusals, queue }
+    }
+}
+
+impl Drop for Refusal<'_> {
+    fn drop(&mut self) {
+        self.refusals.send_modify(|queues| {
+            if let Some(place) = queues.iter().position(|queue| *queue == self.queue) {
+                queues.swap_remove(place);
+            }
+        });
+    }
+}
