@@ -129,7 +129,12 @@ impl Shared {
     async fn process(&self, receipt: Receipt) -> Option<(Receipt, Failure)> {
         let start = Instant::now();
         let envelope = receipt.envelope();
-        let Ok(result) = timeout(LONGEST_HANDLING, self.pipeline.process(&envelope)).await else {
+        let result = tokio::select! {
+            result = timeout(LONGEST_HANDLING, self.pipeline.process(&envelope)) => result,
+            // Somebody else is given the message now.
+            () = receipt.outdated() => return None,
+        };
+        let Ok(result) = result else {
             let image = message::name(&envelope.body);
             tracing::error!(image, limit = ?LONGEST_HANDLING, "no outcome in time; giving the message back");
             return None;

@@ -127,6 +127,12 @@ impl Receipt {
         }
     }
 
+    /// Completes when the session has ended: the broker delivers the message again, and whatever is still done about it
+    /// here would be done twice, by more tasks than the prefetch count allows.
+    pub async fn outdated(&self) {
+        let _ = self.session.ended().await;
+    }
+
     /// Acknowledges a message whose outcome is durable.
     pub async fn done(mut self, outcome: Outcome) {
         self.ack(match outcome {
