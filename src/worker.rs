@@ -112,15 +112,18 @@ impl Shared {
 
     async fn handle_alone(&self, suspects: &Suspects) {
         // Before it is taken: whoever is in hand when a worker dies is suspected of it.
-        let _alone = self.company.write().await;
+        let alone = self.company.write().await;
         let Some(receipt) = suspects.take().await else { return };
         if let Some(deaths) = receipt.deaths() {
             let error = format!("{deaths} workers died while this message alone was in their hands");
             let span = tracing::warn_span!("message", image = message::name(&receipt.envelope().body));
             let verdict = Verdict::DeadLetter(Reason::Poison);
+            drop(alone);
             return receipt.fail(verdict, Cause { error, status: None }).instrument(span).await;
         }
         if let Some((receipt, failure)) = self.process(receipt).await {
+            // The queue that it goes to may have no room for long.
+            drop(alone);
             self.fail(receipt, &failure).await;
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::ShortString;
@@ -100,16 +101,19 @@ impl Receipt {
     pub async fn set_apart(mut self) {
         let queue = self.session.topology().suspects().clone();
         tracing::warn!(returns = self.history.returns, %queue, "taken back again and again; to be processed alone");
-        if self.move_to(queue, Settled::Retried).await {
+        if self.move_to(queue).await {
             self.session.metrics().retry("suspect");
         }
     }
 
     /// Publishes the message to another queue as it is, and acknowledges it here.
-    async fn move_to(&mut self, queue: ShortString, how: Settled) -> bool {
-        let first_received_ms = self.history.first_received_ms.unwrap_or(self.received_ms);
-        let properties = headers::moved(&self.delivery.properties, first_received_ms);
-        self.session.publish(queue, &self.delivery.data, properties).await && self.ack(how).await
+    async fn move_to(&mut self, queue: ShortString) -> bool {
+        self.session.publish(queue, &self.delivery.data, self.moved()).await && self.ack(Settled::Retried).await
+    }
+
+    /// The properties under which the message moves to another queue as it is.
+    fn moved(&self) -> BasicProperties {
+        headers::moved(&self.delivery.properties, self.history.first_received_ms.unwrap_or(self.received_ms))
     }
 
     /// The number of the session that delivered the message.
@@ -149,21 +153,14 @@ impl Receipt {
         let queue;
         let mut reason = None;
         match step(verdict, self.history.attempts) {
-            Step::GiveBack => {
-                if self.alone {
-                    // It has not ended the worker: back to the others, and what it is suspected of is forgotten.
-                    let queue = self.session.topology().queue().clone();
-                    self.move_to(queue, Settled::Returned).await;
-                }
-                return;
-            }
+            Step::GiveBack => return,
             Step::PutOff => {
                 // For about as long as it has waited already: what is put off again and again comes back more seldom.
                 let since = self.history.first_received_ms.unwrap_or(self.received_ms);
                 let waited = Duration::from_millis(now_ms().saturating_sub(since));
                 let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
                 tracing::debug!(reason = cause.error, %queue, "putting a message off");
-                if self.move_to(queue, Settled::Retried).await {
+                if self.move_to(queue).await {
                     self.session.metrics().retry("busy");
                 }
                 return;
@@ -238,7 +235,8 @@ impl Drop for Receipt {
         }
         let metrics = self.session.metrics();
         metrics.settled(Settled::Returned);
-        if std::thread::panicking() {
+        let panicking = std::thread::panicking();
+        if panicking {
             tracing::error!("processing a message panicked; giving it back");
             metrics.retry("panic");
         }
@@ -249,15 +247,23 @@ impl Drop for Receipt {
         // Outside a runtime the process is ending, and the closed connection gives everything back.
         let Ok(runtime) = Handle::try_current() else { return };
         let (acker, session) = (self.delivery.acker.clone(), Arc::clone(&self.session));
-        self.session.settling().spawn_on(
-            async move {
+        // A message that was alone goes back among the others, and what it is suspected of is forgotten: it has not ended the
+        // worker. Taken back by the broker it would count as if it had.
+        let moved = (self.alone && !panicking).then(|| (std::mem::take(&mut self.delivery.data), self.moved()));
+        let settling = async move {
+            let settled = if let Some((body, properties)) = moved {
+                let queue = session.topology().queue().clone();
+                session.publish(queue, &body, properties).await
+                    && matches!(acker.ack(BasicAckOptions::default()).await, Ok(true))
+            } else {
                 let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-                if !matches!(acker.nack(requeue).await, Ok(true)) {
-                    session.end(End::Ack("a message could not be given back".to_owned()));
-                }
-            },
-            &runtime,
-        );
+                matches!(acker.nack(requeue).await, Ok(true))
+            };
+            if !settled {
+                session.end(End::Ack("a message could not be given back".to_owned()));
+            }
+        };
+        self.session.settling().spawn_on(settling, &runtime);
     }
 }
 

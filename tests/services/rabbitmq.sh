@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A private RabbitMQ for tests, from the Debian package: rabbitmq.sh start|stop|restart DIR.
 # DIR/url is amqp://guest:guest@127.0.0.1:PORT/%2f, DIR/management_url the management API (guest:guest).
+# DIR/advanced.config, where there is one, is read too, at each start.
 SERVICE=rabbitmq
 PORT_NAMES=(amqp management dist epmd)
 START_SECONDS=200
@@ -53,7 +54,7 @@ launch() {
     spawn "$DIR/log/console.log" \
         ERL_INETRC="$DIR/etc/inetrc" ERL_EPMD_PORT="${port[epmd]}" ERL_EPMD_ADDRESS=127.0.0.1 \
         RABBITMQ_NODENAME=imgdex@localhost RABBITMQ_DIST_PORT="${port[dist]}" \
-        RABBITMQ_CONF_ENV_FILE="$DIR/etc/none" RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/etc/none" \
+        RABBITMQ_CONF_ENV_FILE="$DIR/etc/none" RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/advanced.config" \
         RABBITMQ_CONFIG_FILE="$DIR/etc/rabbitmq.conf" RABBITMQ_ENABLED_PLUGINS_FILE="$DIR/etc/enabled_plugins" \
         RABBITMQ_MNESIA_BASE="$DIR/data" RABBITMQ_GENERATED_CONFIG_DIR="$DIR/run/config" \
         RABBITMQ_SCHEMA_DIR="$DIR/run/schema" RABBITMQ_LOG_BASE="$DIR/log" RABBITMQ_PID_FILE="$DIR/run/pid" \

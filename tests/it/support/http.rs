@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use url::Url;
 
 /// One thing that the host does with a connection. After the last one it closes.
@@ -20,6 +21,8 @@ pub enum Act {
     Endless(Vec<u8>),
     /// Sends nothing until the client leaves.
     Stall,
+    /// Sends nothing until this is true.
+    Await(watch::Receiver<bool>),
     /// Breaks the connection with a TCP reset.
     Reset,
 }
@@ -157,6 +160,12 @@ async fn serve(
                 stream.write_all(&bytes).await?;
             },
             Act::Stall => while stream.read(&mut [0; 64]).await? > 0 {},
+            Act::Await(mut opened) => tokio::select! {
+                // Whoever would have opened it is gone otherwise.
+                _ = opened.wait_for(|open| *open) => {}
+                // The client leaves; it has said all that it has to say.
+                _ = stream.read_u8() => return Ok(()),
+            },
             Act::Reset => {
                 stream.set_zero_linger()?;
                 return Ok(());

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::http::{Act, Request, WebHost, answer, send};
 
@@ -16,25 +16,25 @@ const PARTS: usize = 30;
 /// The running host. By the first part of a path:
 /// - `/good` an image at once
 /// - `/slow` an image over 1.5 s
-/// - `/held` no answer while images are held, then an image at once
+/// - `/held` no answer while images are held, then an image
+/// - `/late` 404 to the first request of a path, which asks to come back after the seconds in its third part, then an image
 /// - `/busy` 503 to the first request of a path, then an image
 /// - `/deadly` an image that ends a process with the stub model
 /// - `/reset` a broken connection to the first three requests of a path, then an image
 /// - `/page` HTML, `/text` text, `/half` half a JPEG, anything else 404
 pub struct Images {
     host: WebHost,
-    held: Arc<AtomicBool>,
+    released: watch::Sender<bool>,
 }
 
 impl Images {
     /// Starts on a free port of 127.0.0.1.
     pub async fn start() -> Self {
-        let held = Arc::new(AtomicBool::new(true));
+        let (released, seen) = watch::channel(false);
         let files: Vec<Vec<u8>> = files().iter().map(|path| fs::read(path).unwrap()).collect();
         let jpeg = fs::read(folder().join("baseline-444.jpg")).unwrap();
         let deadly = deadly();
         assert!(!files.is_empty());
-        let holding = Arc::clone(&held);
         let asked = std::sync::Mutex::new(std::collections::HashMap::<String, usize>::new());
         let host = WebHost::start(move |request: &Request| {
             let mut parts = request.target().trim_start_matches('/').split('/');
@@ -48,12 +48,15 @@ impl Images {
                 *count - 1
             };
             match kind {
-                "held" if holding.load(Ordering::SeqCst) => vec![Act::Stall],
+                "held" => [vec![Act::Await(seen.clone())], send("200 OK", "", image)].concat(),
+                "late" if before() < 1 => {
+                    send("404 Not Found", &format!("Retry-After: {}\r\n", parts.next().unwrap()), b"")
+                }
                 // Too long to be waited for in the process.
                 "busy" if before() < 1 => send("503 Service Unavailable", "Retry-After: 30\r\n", b""),
                 // More than are tried in one go.
                 "reset" if before() < 3 => vec![Act::Reset],
-                "good" | "held" | "busy" | "reset" => send("200 OK", "", image),
+                "good" | "late" | "busy" | "reset" => send("200 OK", "", image),
                 "slow" => {
                     let start = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
                     let pieces = image.chunks(image.len().div_ceil(PARTS));
@@ -73,7 +76,7 @@ impl Images {
             }
         })
         .await;
-        Self { host, held }
+        Self { host, released }
     }
 
     /// The port, to be allowed.
@@ -97,9 +100,19 @@ impl Images {
         self.host.requests().iter().filter(|request| request.target().starts_with(&start)).count()
     }
 
-    /// Serves what was held.
+    /// The paths that were requested, in order.
+    pub fn requested(&self) -> Vec<String> {
+        self.host.requests().iter().map(|request| request.target().to_owned()).collect()
+    }
+
+    /// Serves what is held.
     pub fn release(&self) {
-        self.held.store(false, Ordering::SeqCst);
+        self.released.send_replace(true);
+    }
+
+    /// Holds again.
+    pub fn hold(&self) {
+        self.released.send_replace(false);
     }
 }
 

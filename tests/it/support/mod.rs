@@ -8,13 +8,16 @@ pub mod dns;
 pub mod flow;
 pub mod http;
 pub mod images;
+pub mod management;
 pub mod poll;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
+pub mod relay;
 pub mod report;
 pub mod scrape;
 pub mod service;
+pub mod usage;
 
 /// The folder that models/fetch.sh filled.
 pub fn model_folder() -> std::path::PathBuf {

@@ -86,6 +86,11 @@ impl Worker {
         .await;
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -151,7 +156,7 @@ impl Worker {
 
     /// Asks it to stop, with SIGTERM.
     pub fn ask_to_stop(&self) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(self.pid().try_into().unwrap()), Signal::SIGTERM).unwrap();
     }
 
     /// Waits for its exit code; `None` where a signal ended it.

@@ -32,6 +32,8 @@ pub struct Rabbit {
     connection: Connection,
     /// The broker's address.
     pub url: String,
+    /// The address that the program is given instead: of a relay, of another user.
+    pub given: Option<String>,
     /// The exchange.
     pub exchange: String,
     /// The work queue.
@@ -52,6 +54,7 @@ impl Rabbit {
         Self {
             connection: connect(url).await,
             url: url.to_owned(),
+            given: None,
             exchange: format!("{queue}.exchange"),
             queue,
             delays: delays.to_vec(),
@@ -66,8 +69,13 @@ impl Rabbit {
     /// The same, in a broker that is perhaps not that of all tests.
     pub async fn declared_at(url: &str, delays: &[u32]) -> Self {
         let rabbit = Self::new_at(url, delays).await;
-        Publisher::connect(rabbit.settings()).await.unwrap().close().await;
+        rabbit.declare().await;
         rabbit
+    }
+
+    /// Declares whatever is missing.
+    pub async fn declare(&self) {
+        Publisher::connect(self.settings()).await.unwrap().close().await;
     }
 
     /// The dead-letter queue.
@@ -104,7 +112,8 @@ impl Rabbit {
     /// For the command line.
     pub fn flags(&self) -> Vec<String> {
         let delays: Vec<_> = self.delays.iter().map(u32::to_string).collect();
-        let flags = ["--amqp", &self.url, "--queue", &self.queue, "--exchange", &self.exchange];
+        let url = self.given.as_ref().unwrap_or(&self.url);
+        let flags = ["--amqp", url, "--queue", &self.queue, "--exchange", &self.exchange];
         let delays = ["--retry-delays", &delays.join(",")].map(ToOwned::to_owned);
         flags.map(ToOwned::to_owned).into_iter().chain(delays).collect()
     }

@@ -18,18 +18,24 @@ pub struct Service {
 impl Service {
     /// A RabbitMQ.
     pub async fn rabbitmq() -> Self {
-        Self::start_new("rabbitmq").await
+        Self::rabbitmq_with("").await
+    }
+
+    /// A RabbitMQ with these settings besides those that every one has, as Erlang terms.
+    pub async fn rabbitmq_with(settings: &str) -> Self {
+        Self::start_new("rabbitmq", &format!("[{{rabbit, [{settings}]}}].")).await
     }
 
     /// An Elasticsearch, with a small heap.
     pub async fn elasticsearch() -> Self {
-        Self::start_new("elasticsearch").await
+        Self::start_new("elasticsearch", "").await
     }
 
-    async fn start_new(name: &'static str) -> Self {
+    async fn start_new(name: &'static str, advanced: &str) -> Self {
         let folder = tempfile::Builder::new().prefix(name).tempdir().unwrap();
         // The server runs as another user where the tests run as root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(folder.path().join("advanced.config"), advanced).unwrap();
         let service = Self { name, folder };
         service.start().await;
         service
