@@ -13,6 +13,9 @@ mod rolling;
 /// A peer that falls silent while its socket stays open.
 mod silence;
 
+use lapin::options::{BasicGetOptions, BasicNackOptions};
+
+use crate::support::rabbit::{Rabbit, number_header};
 use crate::support::scrape::Scrape;
 
 /// As few messages at a time as a worker can do with.
@@ -35,4 +38,20 @@ fn in_flight(scrape: &Scrape) -> u64 {
 /// The pauses that last.
 fn pauses(scrape: &Scrape) -> Vec<String> {
     scrape.by("paused", "cause").into_keys().collect()
+}
+
+/// Takes all messages out of the work queue and gives them back; how often the broker has counted that before, at least.
+async fn give_back(rabbit: &Rabbit, messages: u32) -> i64 {
+    let channel = rabbit.channel().await;
+    let (mut tag, mut least) = (0, i64::MAX);
+    for _ in 0..messages {
+        let message = channel.basic_get(rabbit.queue.as_str().into(), BasicGetOptions::default()).await.unwrap();
+        let delivery = message.expect("a message is missing").delivery;
+        tag = delivery.delivery_tag;
+        least = least.min(number_header(&delivery.properties, "x-delivery-count").unwrap_or_default());
+    }
+    channel.basic_nack(tag, BasicNackOptions { multiple: true, requeue: true }).await.unwrap();
+    channel.close(200, "done".into()).await.unwrap();
+    rabbit.until_ready(&rabbit.queue, messages).await;
+    least
 }

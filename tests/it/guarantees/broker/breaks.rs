@@ -1,0 +1,83 @@
+//! Guarantees 12 and 13: sessions that are broken off under messages in flight are followed by others, and what is settled
+//! too late is skipped and counted.
+
+use std::time::{Duration, Instant};
+
+use super::{ended, in_flight, indexed};
+use crate::elastic::server;
+use crate::support::flow::{Flow, sorted};
+use crate::support::poll;
+use crate::support::relay::Relay;
+use crate::support::report::{report, scaled};
+use crate::support::service::Service;
+
+#[tokio::test]
+async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
+    // In ms; the broker looks for overdue acknowledgements at each tick of a channel, once a minute otherwise.
+    let service = Service::rabbitmq_with("{consumer_timeout, 3000}, {channel_tick_interval, 1000}").await;
+    let flow = Flow::at(&service.url(), server::url()).await;
+    flow.create_index("stub").await;
+    let rounds = scaled(1, 10);
+    let (held, good) = (flow.images.urls("held", 1), flow.images.urls("good", rounds));
+    flow.publish(&held, &[]).await;
+    let mut worker = flow.worker().await;
+
+    // The message is delivered again each time, and others pass it.
+    let mut longest = Duration::ZERO;
+    for (before, url) in good.iter().enumerate() {
+        let closed = before as u64 + 1;
+        worker.until("closed channels", closed, |scrape| ended("lost")(scrape).min(closed)).await;
+        let start = Instant::now();
+        flow.rabbit.publish(url).await;
+        worker.until("messages indexed", closed, indexed).await;
+        longest = longest.max(start.elapsed());
+    }
+    assert!(worker.log().contains("PRECONDITION_FAILED"), "{}", worker.log());
+    flow.images.release();
+    worker.until("messages indexed", rounds as u64 + 1, indexed).await;
+    worker.until("messages in flight", 0, in_flight).await;
+
+    let scrape = worker.scrape().await;
+    let (lost, stale) = (ended("lost")(&scrape), scrape.value("stale_acks_total", &[]));
+    report(
+        12,
+        format!(
+            "{lost} channels closed over an overdue acknowledgement: another message indexed within {longest:.1?} each time"
+        ),
+    );
+    assert!(stale >= lost, "{stale} stale acknowledgements in {lost} lost sessions");
+    assert_eq!(scrape.outcome("dead"), 0);
+    assert_eq!(flow.indexed_urls().await, sorted([held, good].concat()));
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+}
+
+#[tokio::test]
+async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() {
+    const HELD: u64 = 12;
+    let mut flow = Flow::start().await;
+    let relay = Relay::start(&flow.rabbit.url).await;
+    flow.rabbit.given = Some(relay.url.to_string());
+    let urls = flow.images.urls("held", HELD as usize);
+    flow.publish(&urls, &[]).await;
+    let mut worker = flow.worker().await;
+
+    let resets = scaled(3, 20);
+    for reset in 1..=resets {
+        poll::until_equal("held requests", reset * HELD, async || flow.images.requests("held") as u64).await;
+        relay.reset();
+        worker.until("stale acknowledgements", reset * HELD, |scrape| scrape.value("stale_acks_total", &[])).await;
+        // Whatever a session took goes with it.
+        worker.until("messages in flight", HELD, in_flight).await;
+    }
+    flow.images.release();
+    worker.until("messages indexed", HELD, indexed).await;
+
+    let scrape = worker.scrape().await;
+    report(13, format!("{resets} resets under {HELD} messages in flight: {} stale acknowledgements", resets * HELD));
+    assert_eq!(scrape.value("stale_acks_total", &[]), resets * HELD);
+    assert_eq!(scrape.outcome("returned"), resets * HELD);
+    assert_eq!(flow.indexed_urls().await, sorted(urls));
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+}

@@ -1,0 +1,114 @@
+//! Guarantee 10: a restart of the broker is survived in the same process, with nothing lost and nothing left behind.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::{FEW_AT_A_TIME, PREFETCH, in_flight};
+use crate::elastic::server;
+use crate::support::flow::Flow;
+use crate::support::poll;
+use crate::support::process::Worker;
+use crate::support::report::{report, scaled};
+use crate::support::service::Service;
+use crate::support::usage::Usage;
+
+/// Images in each round that are held back until the worker is seen to consume again: more than it may take at once.
+const HELD: usize = PREFETCH + 8;
+/// Images in each round that are on their way when the broker goes.
+const GOOD: usize = 10;
+/// What may come and go by itself: idle connections to Elasticsearch, threads for look-ups, what the allocator keeps.
+const NOISE: Usage = Usage { descriptors: 6, threads: 6, memory: 16 };
+
+/// Waits until the broker answers the protocol header with its first method.
+async fn until_answering(broker: &Url) -> Instant {
+    const METHOD_FRAME: u8 = 1;
+    let address = (broker.host_str().unwrap(), broker.port().unwrap());
+    poll::until("the broker answers", async || {
+        let asking = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(b"AMQP\0\0\x09\x01").await?;
+            stream.read_u8().await
+        };
+        match asking.await {
+            Ok(METHOD_FRAME) => Ok(Instant::now()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// Waits until more has been delivered.
+async fn until_delivered(worker: &Worker, before: u64) -> Instant {
+    poll::until("the worker consumes", async || {
+        let received = worker.scrape().await.value("messages_received_total", &[]);
+        if received > before { Ok(Instant::now()) } else { Err(format!("{received} received")) }
+    })
+    .await
+}
+
+/// Restarts the broker under a busy worker; how long after its first answer the worker consumed again.
+async fn restart(service: &Service, flow: &mut Flow, worker: &Worker, round: usize) -> Duration {
+    flow.images.hold();
+    let url = |kind: &str, number: usize| flow.images.url(&format!("/{kind}/{}", round * 100 + number));
+    let held = (0..HELD).map(|number| url("held", number));
+    let lines: Vec<_> = (0..GOOD).map(|number| url("good", number)).chain(held).collect();
+    let fresh = url("good", GOOD);
+    flow.publish(&lines, &[]).await;
+    worker.until("messages in flight", PREFETCH as u64, in_flight).await;
+
+    if round.is_multiple_of(2) {
+        service.stop().await;
+    } else {
+        service.kill();
+    }
+    let before = worker.scrape().await.value("messages_received_total", &[]);
+    let broker = Url::parse(&flow.rabbit.url).unwrap();
+    let (answered, consumed, ()) =
+        tokio::join!(until_answering(&broker), until_delivered(worker, before), service.start());
+    flow.rabbit.reconnect().await;
+    flow.rabbit.publish(&fresh).await;
+
+    // As many as are allowed, not one more.
+    worker.until("messages in flight", PREFETCH as u64, in_flight).await;
+    flow.rabbit.until_ready(&flow.rabbit.queue, (HELD - PREFETCH + 1) as u32).await;
+    assert_eq!(in_flight(&worker.scrape().await), PREFETCH as u64);
+    flow.images.release();
+    flow.until_documents((round as u64 + 1) * (HELD + GOOD + 1) as u64).await;
+    consumed.saturating_duration_since(answered)
+}
+
+#[tokio::test]
+async fn restarts_of_the_broker_are_survived_by_the_same_process() {
+    let service = Service::rabbitmq().await;
+    let mut flow = Flow::at(&service.url(), server::url()).await;
+    flow.create_index("stub").await;
+    let mut worker = flow.worker_with(&FEW_AT_A_TIME).await;
+    worker.until_ready().await;
+
+    let rounds = scaled(2, 50);
+    let mut outages = vec![restart(&service, &mut flow, &worker, 0).await];
+    let before = Usage::of(worker.pid());
+    for round in 1..rounds {
+        outages.push(restart(&service, &mut flow, &worker, round).await);
+    }
+    let after = Usage::of(worker.pid());
+    outages.sort();
+    let (median, worst) = (outages[rounds / 2], outages[rounds - 1]);
+    report(
+        10,
+        format!(
+            "{rounds} restarts, half of them by SIGKILL: consuming {median:.1?} (median) and {worst:.1?} (worst) after the \
+             broker's first answer; {} documents, none lost; {before} after the first, {after} after the last",
+            rounds * (HELD + GOOD + 1)
+        ),
+    );
+    assert!(after.is_within(&before, &NOISE), "{before} became {after}");
+
+    worker.until("messages in flight", 0, in_flight).await;
+    assert_eq!(worker.scrape().await.outcome("dead"), 0);
+    assert_eq!(worker.terminate().await, Some(0));
+    flow.assert_all_queues_empty().await;
+}

@@ -1,0 +1,118 @@
+//! Guarantee 11: a peer that falls silent while its socket stays open is noticed within two heartbeats.
+
+use std::time::{Duration, Instant};
+
+use super::{ended, indexed, pauses};
+use crate::support::flow::Flow;
+use crate::support::relay::{Passing, Relay, Way};
+use crate::support::report::{report, scaled};
+use crate::support::usage::Usage;
+
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The client looks twice in a heartbeat, the broker once, and then the session's end has to be seen on a busy machine.
+const SLACK: Duration = Duration::from_secs(5);
+/// What may come and go by itself; each attempt that stays behind is a socket and a thread.
+const NOISE: Usage = Usage { descriptors: 2, threads: 2, memory: 8 };
+
+/// A flow whose worker reaches the broker through a relay.
+async fn behind_relay() -> (Flow, Relay) {
+    let mut flow = Flow::start().await;
+    let relay = Relay::start(&flow.rabbit.url).await;
+    let settings = format!("heartbeat={}&connection_timeout=1000", HEARTBEAT.as_secs());
+    flow.rabbit.given = Some(format!("{}?{settings}", relay.url));
+    (flow, relay)
+}
+
+/// From a worker that consumes over a silence to a worker that consumes again; says how long it took to notice either.
+async fn fall_silent(ways: &[Way]) {
+    let (flow, relay) = behind_relay().await;
+    let urls = flow.images.urls("good", 2);
+    flow.publish(&urls[..1], &[]).await;
+    let worker = flow.worker().await;
+    worker.until("messages indexed", 1, indexed).await;
+
+    let start = Instant::now();
+    for &way in ways {
+        relay.set(way, Passing::Not);
+    }
+    worker.until("lost sessions", 1, ended("lost")).await;
+    let noticed = start.elapsed();
+    assert!(noticed < 2 * HEARTBEAT + SLACK, "{ways:?}: noticed after {noticed:?}");
+    let (status, ready) = worker.ready().await;
+    assert_eq!((status, &ready["conditions"]["broker"]["ready"]), (503, &false.into()), "{ready}");
+    assert_eq!(pauses(&worker.scrape().await), ["broker"]);
+
+    // Nothing stays behind of attempts to connect that are never answered.
+    let connects = ended("connect");
+    worker.until("attempts to connect", 1, |scrape| connects(scrape).min(1)).await;
+    let first = Usage::of(worker.pid());
+    let attempts = scaled(5, 25);
+    for attempt in 2..=attempts {
+        worker.until("attempts to connect", attempt, |scrape| connects(scrape).min(attempt)).await;
+    }
+    let last = Usage::of(worker.pid());
+    assert!(last.is_within(&first, &NOISE), "{first} became {last} over {attempts} attempts");
+
+    let start = Instant::now();
+    for &way in ways {
+        relay.set(way, Passing::Freely);
+    }
+    flow.rabbit.publish(&urls[1]).await;
+    worker.until("messages indexed", 2, indexed).await;
+    let again = start.elapsed();
+    report(
+        11,
+        format!(
+            "{ways:?} silent, heartbeat {HEARTBEAT:?}: noticed after {noticed:.1?}; consuming {again:.1?} after its end; \
+             {attempts} attempts meanwhile, {first} after the first, {last} after the last"
+        ),
+    );
+    assert_eq!(flow.documents().await, 2);
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_noticed_within_two_heartbeats() {
+    tokio::join!(fall_silent(&[Way::Up, Way::Down]), fall_silent(&[Way::Down]), fall_silent(&[Way::Up]));
+}
+
+#[tokio::test]
+async fn a_slow_line_is_not_taken_for_a_silent_one() {
+    const MESSAGES: u64 = 90;
+    let (flow, relay) = behind_relay().await;
+    let worker = flow.worker().await;
+    worker.until_ready().await;
+    let urls = flow.images.urls("good", MESSAGES as usize);
+    // A message takes some 300 bytes.
+    relay.set(Way::Down, Passing::Slowly(2000));
+    relay.set(Way::Up, Passing::Late(Duration::from_millis(100)));
+    let start = Instant::now();
+    for url in &urls {
+        flow.rabbit.publish(url).await;
+    }
+    worker.until("messages indexed", MESSAGES, indexed).await;
+    let elapsed = start.elapsed();
+    assert!(elapsed > 2 * HEARTBEAT, "{MESSAGES} messages came within {elapsed:?}: the line was not slow");
+    assert_eq!(worker.scrape().await.value("broker_sessions_total", &[]), 0, "a session ended");
+    report(11, format!("a line of 2 kB/s: {MESSAGES} messages in {elapsed:.1?} in one session"));
+}
+
+#[tokio::test]
+async fn a_half_closed_socket_is_noticed_at_once() {
+    let (flow, relay) = behind_relay().await;
+    let worker = flow.worker().await;
+    worker.until_ready().await;
+    for (way, loss) in [(Way::Down, 1), (Way::Up, 2)] {
+        let start = Instant::now();
+        relay.set(way, Passing::Ended);
+        worker.until("lost sessions", loss, ended("lost")).await;
+        let noticed = start.elapsed();
+        relay.set(way, Passing::Freely);
+        flow.rabbit.publish(&flow.images.url(&format!("/good/{loss}"))).await;
+        worker.until("messages indexed", loss, indexed).await;
+        assert!(noticed < SLACK, "{way:?} half-closed: noticed after {noticed:?}");
+        report(
+            11,
+            format!("{way:?} half-closed: noticed after {noticed:.1?}, consuming again after {:.1?}", start.elapsed()),
+        );
+    }
+}

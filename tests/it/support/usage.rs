@@ -1,0 +1,44 @@
+//! What a process takes from the machine, as Linux counts it.
+
+use std::fmt;
+use std::fs;
+
+/// What a process holds at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Open files and sockets.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in MiB.
+    pub memory: usize,
+}
+
+impl Usage {
+    /// Of a running process.
+    pub fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let number = |name: &str| -> usize {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Self {
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
+            threads: number("Threads:"),
+            memory: number("VmRSS:") / 1024,
+        }
+    }
+
+    /// Whether this is no more than what was held before, and so much besides.
+    pub fn is_within(&self, before: &Self, noise: &Self) -> bool {
+        self.descriptors <= before.descriptors + noise.descriptors
+            && self.threads <= before.threads + noise.threads
+            && self.memory <= before.memory + noise.memory
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} descriptors, {} threads, {} MiB", self.descriptors, self.threads, self.memory)
+    }
+}
