@@ -1,5 +1,7 @@
 //! Arguments that several commands share. Every flag is also an environment variable `IMGDEX_` + its name.
 
+use std::net::SocketAddr;
+
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
@@ -91,6 +93,9 @@ pub struct FetchArgs {
     /// Never these hosts and their subdomains (repeatable)
     #[arg(long, env = "IMGDEX_DENY_HOST", value_name = "HOST", value_delimiter = ',')]
     pub deny_host: Vec<String>,
+    /// Name server to ask for image hosts instead of the system's: ADDRESS:PORT (repeatable)
+    #[arg(long, env = "IMGDEX_NAME_SERVER", value_name = "ADDRESS", value_delimiter = ',')]
+    pub name_server: Vec<SocketAddr>,
     /// TOML file with credentials of image hosts: lines `"https://HOST" = "Bearer ..."`
     #[arg(long, env = "IMGDEX_HOST_AUTH_FILE", value_name = "FILE")]
     pub host_auth_file: Option<std::path::PathBuf>,

@@ -160,6 +160,7 @@ pub fn fetcher(args: &FetchArgs, local_files: bool, metrics: Arc<Metrics>) -> Re
         local_files,
         host_auth: host_auth(args)?,
         ca_file: args.fetch_ca.clone(),
+        name_servers: args.name_server.clone(),
         ..fetch::Settings::default()
     };
     Fetcher::new(settings, metrics).map_err(|error| Error::new(Exit::Config, error.to_string()))

@@ -93,7 +93,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The host was not asked because it has failed all others lately. Only where fetches may be put off.
-    #[error("{host:?} brought nothing in its last {turns} turns; until it does, only a few fetches at a time try it")]
+    #[error("{host:?} brought nothing in its last {turns} turns; until it does, it is tried by one fetch at a time")]
     Failing {
         /// The host.
         host: String,

@@ -79,7 +79,7 @@ pub struct Settings {
     pub local_files: bool,
     /// How long each phase may take.
     pub timeouts: Timeouts,
-    /// Requests at one host at a time.
+    /// Most requests at one host at a time; a host earns them by answering.
     pub per_host: usize,
     /// Requests at all hosts together.
     pub concurrency: usize,

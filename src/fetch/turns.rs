@@ -32,17 +32,18 @@ struct Hosts {
 }
 
 struct Host {
+    /// Has as many permits, taken or free, as `permits` says: what the pace allows, once turns that are too many have ended.
     turns: Arc<Semaphore>,
+    permits: usize,
     serving: usize,
     /// The tickets of those that wait, in order of their arrival.
     waiting: BTreeSet<u64>,
     pace: Pace,
 }
 
-/// A turn, over when dropped. The permits go before the place, so that who is told of a free turn finds one.
+/// A turn, over when dropped.
 pub(super) struct Turn {
     _of_all: Option<OwnedSemaphorePermit>,
-    _of_host: Option<OwnedSemaphorePermit>,
     place: Place,
 }
 
@@ -51,8 +52,13 @@ struct Place {
     hosts: Arc<Mutex<Hosts>>,
     host: String,
     ticket: u64,
-    /// When the turn began; `None` while waiting.
-    served_since: Option<Instant>,
+    /// The turn; `None` while waiting.
+    served: Option<Served>,
+}
+
+struct Served {
+    since: Instant,
+    permit: Option<OwnedSemaphorePermit>,
     ending: Ending,
 }
 
@@ -82,8 +88,8 @@ impl Turns {
             tokio::select! {
                 biased;
                 (of_host, of_all) = &mut permits => {
-                    place.begin();
-                    return Ok(Turn { _of_all: of_all, _of_host: of_host, place });
+                    place.begin(of_host);
+                    return Ok(Turn { _of_all: of_all, place });
                 }
                 () = sleep(LOOK_AGAIN) => {}
             }
@@ -95,15 +101,9 @@ impl Turns {
         let mut hosts = lock(&self.hosts);
         hosts.tickets += 1;
         let (ticket, per_host) = (hosts.tickets, hosts.per_host);
-        let host = hosts.by_name.entry(name.to_owned()).or_insert_with(|| Host {
-            turns: Arc::new(Semaphore::new(per_host)),
-            serving: 0,
-            waiting: BTreeSet::new(),
-            pace: Pace::unknown(now),
-        });
+        let host = hosts.by_name.entry(name.to_owned()).or_insert_with(|| Host::new(now, per_host));
         host.waiting.insert(ticket);
-        let hosts = Arc::clone(&self.hosts);
-        let place = Place { hosts, host: name.to_owned(), ticket, served_since: None, ending: Ending::Ours };
+        let place = Place { hosts: Arc::clone(&self.hosts), host: name.to_owned(), ticket, served: None };
         (Arc::clone(&host.turns), place)
     }
 
@@ -122,7 +122,9 @@ impl Turns {
 impl Turn {
     /// Ends the turn, and says what became of it.
     pub(super) fn end(mut self, ending: Ending) {
-        self.place.ending = ending;
+        if let Some(served) = &mut self.place.served {
+            served.ending = ending;
+        }
     }
 }
 
@@ -134,15 +136,13 @@ impl Place {
         Some(host.pace.advise(Instant::now(), host.serving, ahead))
     }
 
-    fn begin(&mut self) {
-        let now = Instant::now();
-        self.served_since = Some(now);
-        let mut hosts = lock(&self.hosts);
-        let per_host = hosts.per_host;
-        if let Some(host) = hosts.by_name.get_mut(&self.host) {
+    fn begin(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        let since = Instant::now();
+        self.served = Some(Served { since, permit, ending: Ending::Ours });
+        if let Some(host) = lock(&self.hosts).by_name.get_mut(&self.host) {
             host.waiting.remove(&self.ticket);
             host.serving += 1;
-            host.pace.begin(now, host.serving >= per_host);
+            host.pace.begin(since, host.serving);
         }
     }
 }
@@ -151,12 +151,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut hosts = lock(&self.hosts);
-        let per_host = hosts.per_host;
         if let Some(host) = hosts.by_name.get_mut(&self.host) {
             host.waiting.remove(&self.ticket);
-            if let Some(since) = self.served_since {
-                host.serving -= 1;
-                host.pace.end(now, since, self.ending, host.serving + host.waiting.len() >= per_host);
+            if let Some(served) = self.served.take() {
+                host.end(now, served);
             }
             if !host.is_needed(now) {
                 hosts.by_name.remove(&self.host);
@@ -169,6 +167,28 @@ impl Drop for Place {
 }
 
 impl Host {
+    fn new(now: Instant, per_host: usize) -> Self {
+        let pace = Pace::unknown(now, per_host);
+        let permits = pace.turns();
+        Self { turns: Arc::new(Semaphore::new(permits)), permits, serving: 0, waiting: BTreeSet::new(), pace }
+    }
+
+    /// Ends a turn, and adds or withdraws permits as the pace then allows.
+    fn end(&mut self, now: Instant, Served { since, permit, ending }: Served) {
+        self.serving -= 1;
+        self.pace.end(now, since, ending, self.serving + self.waiting.len());
+        let allowed = self.pace.turns();
+        if self.permits > allowed
+            && let Some(permit) = permit
+        {
+            permit.forget();
+            self.permits -= 1;
+        }
+        self.permits -= self.turns.forget_permits(self.permits.saturating_sub(allowed));
+        self.turns.add_permits(allowed.saturating_sub(self.permits));
+        self.permits = self.permits.max(allowed);
+    }
+
     fn is_needed(&self, now: Instant) -> bool {
         self.serving > 0 || !self.waiting.is_empty() || self.pace.matters(now)
     }

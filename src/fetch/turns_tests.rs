@@ -52,7 +52,7 @@ async fn waiting_for_a_busy_host_takes_no_place_among_all() {
 
 #[tokio::test]
 async fn all_hosts_share_a_limit() {
-    let turns = patient(5, 2);
+    let turns = patient(4, 2);
     let first = at_once(&turns, "a");
     let _second = at_once(&turns, "b");
     let mut third = pin!(turns.take("c"));
@@ -127,31 +127,43 @@ async fn those_that_came_last_are_turned_away_where_a_host_is_slow() {
 }
 
 #[tokio::test]
-async fn a_host_that_fails_every_turn_keeps_two_of_them_until_it_recovers() {
+async fn a_host_that_fails_every_turn_keeps_one_of_them_until_it_recovers() {
     let turns = impatient(16);
-    let drips: Vec<_> = (0..16).map(|_| at_once(&turns, "drip")).collect();
+    let drips: Vec<_> = (0..4).map(|_| at_once(&turns, "drip")).collect();
+    assert!(turns.take("drip").now_or_never().is_none(), "more turns than an unknown host has");
     sleep(Duration::from_secs(2)).await;
     for turn in drips {
         turn.end(Ending::Nothing);
     }
     assert_eq!(known_hosts(&turns), 1, "remembered, though nobody is there");
 
-    let [one, _other] = [at_once(&turns, "drip"), at_once(&turns, "drip")];
-    assert!(matches!(turns.take("drip").now_or_never(), Some(Err(Error::Failing { turns: 16, .. }))));
-    one.end(Ending::Answer);
-    let _more: Vec<_> = (0..15).map(|_| at_once(&turns, "drip")).collect();
+    let trial = at_once(&turns, "drip");
+    assert!(matches!(turns.take("drip").now_or_never(), Some(Err(Error::Failing { turns: 4, .. }))));
+    trial.end(Ending::Answer);
+    let _as_before: Vec<_> = (0..4).map(|_| at_once(&turns, "drip")).collect();
+}
+
+#[tokio::test]
+async fn a_host_that_answers_gets_all_its_turns_and_no_more() {
+    let turns = impatient(6);
+    for _ in 0..10 {
+        at_once(&turns, "quick").end(Ending::Answer);
+    }
+    assert_eq!(known_hosts(&turns), 0);
+    let mut held = vec![at_once(&turns, "quick")];
+    for _ in 0..10 {
+        at_once(&turns, "quick").end(Ending::Answer);
+    }
+    held.extend((0..5).map(|_| at_once(&turns, "quick")));
+    assert!(turns.take("quick").now_or_never().is_none(), "more than six at once");
+    drop(held);
 }
 
 #[tokio::test]
 async fn many_hosts_whose_trouble_is_long_past_are_forgotten() {
     let turns = impatient(1);
-    let past = || Host {
-        turns: Arc::new(Semaphore::new(1)),
-        serving: 0,
-        waiting: BTreeSet::new(),
-        pace: Pace::unknown(Instant::now()),
-    };
-    lock(&turns.hosts).by_name = (0..=FEW_HOSTS).map(|number| (number.to_string(), past())).collect();
+    let past = |number: usize| (number.to_string(), Host::new(Instant::now(), 1));
+    lock(&turns.hosts).by_name = (0..=FEW_HOSTS).map(past).collect();
     at_once(&turns, "another");
     assert_eq!(known_hosts(&turns), 0);
 }

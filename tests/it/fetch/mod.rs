@@ -5,6 +5,7 @@ mod hosts;
 mod names;
 mod redirects;
 mod tls;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

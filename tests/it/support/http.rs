@@ -96,6 +96,11 @@ impl WebHost {
         Url::parse(&format!("http://{}{path}", self.address)).unwrap()
     }
 
+    /// A URL of this host under another name: whatever is below `localhost` is this machine.
+    pub fn url_as(&self, name: &str, path: &str) -> String {
+        format!("http://{name}.localhost:{}{path}", self.port())
+    }
+
     /// The requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.seen.requests.lock().unwrap().clone()
@@ -104,6 +109,11 @@ impl WebHost {
     /// How many connections were made so far.
     pub fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open at this moment.
+    pub fn open(&self) -> usize {
+        self.seen.now.load(Ordering::SeqCst)
     }
 
     /// The most connections that were open at once.

@@ -1,0 +1,1 @@
+//! Many large images at once.
