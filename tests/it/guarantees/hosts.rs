@@ -2,13 +2,16 @@
 
 /// A store that takes nothing, and a long queue: memory stays as it is, and the queue drains by itself.
 mod backlog;
+/// Files that are no images, or images that are bent on using up the machine.
+mod bombs;
+/// Hosts and images that are out for harm, each of which costs one dead letter.
+mod hostile;
 /// Many large images at once.
 mod large;
 /// Hosts that drip, and those beside them.
 mod slow;
 
-use std::time::Duration;
-
+use crate::support::poll;
 use crate::support::process::Worker;
 
 /// Memory that a process has, in bytes: `VmRSS` at this moment, `VmHWM` at its peak.
@@ -18,17 +21,18 @@ fn resident(worker: &Worker, field: &str) -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Tells a story, and meanwhile looks at something again and again.
-async fn throughout<T>(story: impl Future<Output = T>, mut look: impl AsyncFnMut()) -> T {
-    let looking = async {
-        loop {
-            look().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::select! { told = story => told, never = looking => never }
-}
-
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
+}
+
+/// Waits until so many messages are indexed, however long that takes, as long as it goes on.
+async fn until_indexed(worker: &Worker, messages: u64) {
+    let mut indexed = 0;
+    while indexed < messages {
+        indexed = poll::until("further documents", async || {
+            let now = worker.scrape().await.outcome("indexed");
+            if now > indexed { Ok(now) } else { Err(format!("{now} of {messages}")) }
+        })
+        .await;
+    }
 }

@@ -179,5 +179,8 @@ async fn name_servers_that_fail_pause_and_blame_no_host() {
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
-    report(7, format!("network: {load} published, 0 lost, 0 dead-lettered, {} tried once more", scrape.outcome("retried")));
+    report(
+        7,
+        format!("network: {load} published, 0 lost, 0 dead-lettered, {} tried once more", scrape.outcome("retried")),
+    );
 }

@@ -78,11 +78,6 @@ impl Worker {
         worker
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until its log has these words.
     pub async fn until_logged(&self, words: &str) {
         poll::until("the worker's log", async || {

@@ -2,47 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::{mib, resident};
+use super::{mib, resident, until_indexed};
 use crate::support::flow::Flow;
 use crate::support::poll;
-use crate::support::process::Worker;
 use crate::support::proxy::Fate;
 use crate::support::report::{report, scaled};
 
 const PREFETCH: u64 = 80;
-/// What an allocator may do with memory that was freed, and a log of this process.
+/// What an allocator may do with memory that was freed.
 const NOISE: u64 = 24 << 20;
-
-/// What was seen while the store was down.
-#[derive(Default)]
-struct Seen {
-    memory: Vec<u64>,
-    most_in_flight: u64,
-}
-
-/// Looks at the worker for so long.
-async fn watch(worker: &Worker, flow: &Flow, how_long: Duration) -> Seen {
-    let (start, mut seen) = (Instant::now(), Seen::default());
-    while start.elapsed() < how_long {
-        seen.memory.push(resident(worker, "VmRSS"));
-        seen.most_in_flight = seen.most_in_flight.max(worker.scrape().await.value("inflight_messages", &[]));
-        assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0, "dead letters while the store is down");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    seen
-}
-
-/// Waits until the queue has drained, however long that takes, as long as it goes on.
-async fn drain(worker: &Worker, messages: u64) {
-    let mut indexed = 0;
-    while indexed < messages {
-        indexed = poll::until("further documents", async || {
-            let now = worker.scrape().await.outcome("indexed");
-            if now > indexed { Ok(now) } else { Err(format!("{now} of {messages}")) }
-        })
-        .await;
-    }
-}
+/// How often the worker is looked at.
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_itself() {
@@ -54,10 +24,17 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_
     let mut worker = flow.worker_with(&["--model", "stub", "--prefetch", &PREFETCH.to_string()]).await;
     worker.until("messages in flight", PREFETCH, |scrape| scrape.value("inflight_messages", &[])).await;
 
-    let seen = watch(&worker, &flow, outage).await;
-    assert!(seen.most_in_flight <= PREFETCH, "{} messages were in flight", seen.most_in_flight);
+    let mut memory = Vec::new();
+    let mut most_in_flight = 0;
+    poll::throughout(tokio::time::sleep(outage), PAUSE, async || {
+        memory.push(resident(&worker, "VmRSS"));
+        most_in_flight = most_in_flight.max(worker.scrape().await.value("inflight_messages", &[]));
+        assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0, "dead letters while the store is down");
+    })
+    .await;
+    assert!(most_in_flight <= PREFETCH, "{most_in_flight} messages were in flight");
     // After a tenth of the time everything has happened once.
-    let steady = &seen.memory[seen.memory.len() / 10..];
+    let steady = &memory[memory.len() / 10..];
     let (start, middle, end) = (steady[0], steady[steady.len() / 2], steady[steady.len() - 1]);
     let most = *steady.iter().max().unwrap();
     assert!(most <= start + NOISE, "memory grew from {} to {} MiB", mib(start), mib(most));
@@ -66,7 +43,7 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_
 
     proxy.bulks_meet(Fate::Forward);
     let begin = Instant::now();
-    drain(&worker, messages as u64).await;
+    until_indexed(&worker, messages as u64).await;
     let drained = begin.elapsed();
     let after = resident(&worker, "VmRSS");
     assert!(after <= most + NOISE, "memory grew from {} to {} MiB while the queue drained", mib(most), mib(after));
@@ -77,10 +54,9 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_
     report(
         6,
         format!(
-            "{messages} messages before a store that answered 503 for {} s: at most {} in flight, {} MiB resident at the \
-             start, {} in the middle, {} at the end; drained within {:.1} s, then {} MiB; 0 lost, 0 dead-lettered",
+            "{messages} messages before a store that answered 503 for {} s: at most {most_in_flight} in flight, {} MiB resident \
+             at the start, {} in the middle, {} at the end; drained within {:.1} s, then {} MiB; 0 lost, 0 dead-lettered",
             outage.as_secs(),
-            seen.most_in_flight,
             mib(start),
             mib(middle),
             mib(end),
