@@ -20,7 +20,9 @@ fn evidence(items: &str) -> Vec<Evidence> {
 
 fn window(items: &str) -> Window {
     let mut window = Window::default();
-    evidence(items).into_iter().for_each(|item| window.record(item));
+    for item in evidence(items) {
+        window.record(item);
+    }
     window
 }
 
@@ -99,7 +101,9 @@ fn a_tripped_breaker_keeps_a_few_samples_for_a_while() {
     assert!(breaker.tripped().is_none());
     let writes: Vec<_> = (0..9).map(|n| Write::Delete { id: n.to_string(), version: 1 }).collect();
     breaker.trip(&writes[0], "first");
-    writes.iter().for_each(|write| breaker.trip(write, "second"));
+    for write in &writes {
+        breaker.trip(write, "second");
+    }
     let tripped = breaker.tripped().unwrap();
     assert_eq!((tripped.samples.len(), tripped.reason.as_str()), (SAMPLES, "first"));
     assert!(breaker.doubted().now_or_never().is_some());

@@ -157,7 +157,7 @@ fn a_log_names_a_message_without_its_credentials() {
         // What is no URL, or no reference, holds its secrets where a URL would.
         ("https://user:secret@[h/x?token=1", "...@[h/x?..."),
         ("blob:https://user:secret@h/x", "...@h/x"),
-        (r#"{"url": "https://user:secret@h/x?token=1""#, r#"...@h/x?..."#),
+        (r#"{"url": "https://user:secret@h/x?token=1""#, r"...@h/x?..."),
         (r#"{"url": "https://h/x?token=1", "metadata": 3}"#, r#"{"url": "https://h/x?..."#),
     ] {
         assert_eq!(name(body.as_bytes()), expected);

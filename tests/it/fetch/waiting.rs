@@ -63,12 +63,12 @@ async fn bodies_share_their_memory_and_all_arrive() {
 #[tokio::test]
 async fn a_host_that_hangs_up_while_we_do_not_listen_is_not_blamed() {
     let whole = vec![7; LARGEST];
-    let host = WebHost::start(move |request| match request.target() {
-        "/whole" => send("200 OK", "", &whole),
-        _ => {
-            let begun = answer("200 OK", "Content-Length: 1000000\r\n", &[7; 1000]);
-            vec![Act::Send(begun), Act::Drip(vec![7], Duration::from_millis(1500)), Act::Reset]
+    let host = WebHost::start(move |request| {
+        if request.target() == "/whole" {
+            return send("200 OK", "", &whole);
         }
+        let begun = answer("200 OK", "Content-Length: 1000000\r\n", &[7; 1000]);
+        vec![Act::Send(begun), Act::Drip(vec![7], Duration::from_millis(1500)), Act::Reset]
     })
     .await;
     let settings = Settings { max_bytes: LARGEST as u64, max_bytes_held: LARGEST as u64, ..reaching(&[&host]) };

@@ -11,7 +11,7 @@ async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
         let flow = Flow::without_index().await;
         flow.publish(&flow.images.urls("good", 6), &[]).await;
         let mut worker = flow.worker_with(flags).await;
-        worker.until_store_refused(&["does not exist", "imgdex mappings apply", &flow.alias.name]).await;
+        worker.until_not_ready("store", &["does not exist", "imgdex mappings apply", &flow.alias.name]).await;
         worker.until_connected().await;
         assert_eq!(worker.get("/live").await.0, 200);
         assert_eq!(worker.scrape().await.by("paused", "cause"), [("index_missing".to_owned(), 1)].into());
@@ -38,7 +38,7 @@ async fn a_worker_starts_while_the_services_are_down_and_ends_when_told() {
     let listen = ["--log", "info", "--admin-listen", "127.0.0.1:0"];
     let flags = ["worker", "--amqp", &amqp, "--store", &store, "--model", "stub"];
     let mut worker = Worker::start(&[&flags[..], &listen].concat()).await;
-    worker.until_store_refused(&[&closed.to_string()]).await;
+    worker.until_not_ready("store", &[&closed.to_string()]).await;
     let broker =
         async || worker.ready().await.1["conditions"]["broker"]["reason"].to_string().contains("Connection refused");
     poll::until_equal("the reason of the broker", true, broker).await;

@@ -100,9 +100,8 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
 async fn a_store_that_fails_for_good_is_tried_for_a_bounded_time() {
     let broken = Arc::new(AtomicBool::new(true));
     let answer = Arc::clone(&broken);
-    let stub = BulkStub::start(move |_, ids| match answer.load(Ordering::SeqCst) {
-        true => Answer::Request(503),
-        false => Answer::Items(vec![201; ids.len()]),
+    let stub = BulkStub::start(move |_, ids| {
+        if answer.load(Ordering::SeqCst) { Answer::Request(503) } else { Answer::Items(vec![201; ids.len()]) }
     })
     .await;
     let flow = flow_into(&stub).await;

@@ -38,7 +38,7 @@ async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce()
     begin().await;
     flow.publish(&rest[..load()], &[]).await;
     worker.until(&format!("pauses for {cause}"), 1, |scrape| scrape.value("paused", &[("cause", cause)])).await;
-    worker.until_store_refused(words).await;
+    worker.until_not_ready("store", words).await;
     assert_eq!(worker.get("/live").await.0, 200);
     // At rest: whatever was in hand is back in the queue.
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
@@ -150,9 +150,8 @@ async fn name_servers_that_fail_pause_and_blame_no_host() {
     let flow = Flow::start().await;
     let fine = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&fine);
-    let names = NameServer::start(move |_, _| match answers.load(Ordering::SeqCst) {
-        true => Reply::Addresses(vec![Ipv4Addr::LOCALHOST]),
-        false => Reply::Failure,
+    let names = NameServer::start(move |_, _| {
+        if answers.load(Ordering::SeqCst) { Reply::Addresses(vec![Ipv4Addr::LOCALHOST]) } else { Reply::Failure }
     })
     .await;
     let (port, load) = (flow.images.port(), 3 * load());
@@ -161,13 +160,7 @@ async fn name_servers_that_fail_pause_and_blame_no_host() {
     flow.publish(&urls, &[]).await;
     let mut worker = flow.worker_with(&["--model", "stub", "--name-server", &names.address.to_string()]).await;
     worker.until("pauses for the network", 1, |scrape| scrape.value("paused", &[("cause", "network")])).await;
-    poll::until("the reason in /ready", async || {
-        let (status, report) = worker.ready().await;
-        let reason = report["conditions"]["network"]["reason"].as_str().unwrap_or_default();
-        let said = status == 503 && reason.contains("most image hosts cannot be reached");
-        if said { Ok(()) } else { Err(format!("{status} {report}")) }
-    })
-    .await;
+    worker.until_not_ready("network", &["most image hosts cannot be reached"]).await;
     assert_eq!(worker.get("/live").await.0, 200);
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
     fine.store(true, Ordering::SeqCst);

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::checker::{Balance, Books};
+use crate::support::checker::Books;
 use crate::support::flow::Flow;
 use crate::support::proxy::Proxy;
 use crate::support::report::report;
 use crate::support::service::Service;
-use faults::{Counts, Post, StoreParty};
+use faults::{Counts, Log, Post, StoreParty};
 use load::Load;
 use plan::Plan;
 
@@ -38,24 +38,25 @@ async fn whatever_happens_everything_published_is_indexed_or_dead_lettered_once(
     let seconds = setting("IMGDEX_SOAK_SECONDS").unwrap_or(SECONDS);
     let seed = setting("IMGDEX_SOAK_SEED").unwrap_or(SEED);
     let plan = Plan::draw(seed, Duration::from_secs(seconds));
-    println!("{seconds} s from seed {seed}:\n{plan}");
+    let run = format!("{seconds} s from seed {seed}");
+    println!("{run}:");
 
     let (broker, store) = tokio::join!(Service::rabbitmq(), Service::elasticsearch());
     let mut flow = Flow::at(&broker.url(), store.url()).await;
     flow.create_index("stub").await;
-    let proxy = Proxy::start(store.url()).await;
+    let proxy = Proxy::start(store.url());
     flow.store = proxy.store(&flow.alias.name);
     let books = RefCell::new(Books::default());
     let (mut first, mut second) = (Post::new(0, &flow).await, Post::new(1, &flow).await);
 
     let party = StoreParty { server: &store, proxy: &proxy, flow: &flow, books: &books };
-    let begun = Instant::now();
+    let log = Log::new(Duration::from_secs(seconds));
     let (load, ..) = tokio::join!(
-        load::publish(&flow, plan.load.clone(), &books, begun + Duration::from_secs(seconds)),
-        first.live(begun, &plan.workers[0], &flow),
-        second.live(begun, &plan.workers[1], &flow),
-        faults::broker(begun, &plan.broker, &broker),
-        party.live(begun, &plan.store),
+        load::publish(&flow, plan.load, &books, log.until()),
+        first.live(&plan.workers[0], &log, &flow),
+        second.live(&plan.workers[1], &log, &flow),
+        faults::broker(&plan.broker, &log, &broker),
+        party.live(&plan.store, &log),
     );
     // The test's own connection is gone with its broker.
     flow.rabbit.reconnect().await;
@@ -67,16 +68,12 @@ async fn whatever_happens_everything_published_is_indexed_or_dead_lettered_once(
 
     let counts = first.finish().await.plus(second.finish().await);
     flow.assert_all_queues_empty().await;
-    tell(&format!("{seconds} s from seed {seed}"), &plan, &load, &books, &balance, &counts);
-    println!("drained in {drained:.1?}");
-}
 
-fn tell(run: &str, plan: &Plan, load: &Load, books: &Books, balance: &Balance, counts: &Counts) {
     let Load { messages, again } = load;
     let (images, others) = books.published();
     let Counts { scrapes, deliveries, sessions, stale_acks } = counts;
-    report(1, format!("{run}: {messages} messages, {again} of them sent again; {}: nothing lost", plan.tally()));
+    report(1, format!("{run}: {messages} messages, {again} of them sent again; {log}: nothing lost"));
     report(2, format!("{run}: {images} images and {others} messages that are none: {balance}"));
     report(13, format!("{run}: {stale_acks} stale acknowledgements in {sessions} sessions"));
-    report(24, format!("{run}: {deliveries} deliveries reconcile in {scrapes} scrapes"));
+    report(24, format!("{run}: {deliveries} deliveries reconcile in {scrapes} scrapes; drained in {drained:.1?}"));
 }

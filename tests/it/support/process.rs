@@ -117,11 +117,11 @@ impl Worker {
         .await;
     }
 
-    /// Waits until `/ready` says no, with a reason of the store that has all these words.
-    pub async fn until_store_refused(&self, words: &[&str]) {
-        poll::until("the store's reason in /ready", async || {
+    /// Waits until `/ready` says no, and why this condition is not met with all these words.
+    pub async fn until_not_ready(&self, condition: &str, words: &[&str]) {
+        poll::until(&format!("the reason of the {condition} in /ready"), async || {
             let (status, report) = self.ready().await;
-            let reason = report["conditions"]["store"]["reason"].as_str().unwrap_or_default();
+            let reason = report["conditions"][condition]["reason"].as_str().unwrap_or_default();
             let said = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
             if said { Ok(()) } else { Err(format!("{status} {report}")) }
         })

@@ -62,11 +62,6 @@ impl Service {
         self.read("url")
     }
 
-    /// Its folder: etc/, log/, ports.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// A command with this server's script.
     async fn script(&self, verb: &str) {
         let mut command = Command::new(script(self.name));

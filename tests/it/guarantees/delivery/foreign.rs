@@ -94,7 +94,7 @@ async fn a_foreign_index_is_refused_and_left_as_it_is() {
         let (store, image) = (flow.alias.address(), flow.images.url("/good/0"));
         flow.publish(std::slice::from_ref(&image), &[]).await;
         let mut worker = flow.worker().await;
-        worker.until_store_refused(words).await;
+        worker.until_not_ready("store", words).await;
         worker.until_connected().await;
         let scrape = worker.scrape().await;
         assert_eq!(scrape.by("paused", "cause"), [("mismatch".to_owned(), 1)].into(), "{what}");

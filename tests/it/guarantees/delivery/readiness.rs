@@ -28,7 +28,7 @@ async fn a_worker_is_not_ready_while_elasticsearch_is_down_and_lives_on() {
     let asked = alive_throughout(&worker, async {
         for outage in 0..outages {
             proxy.down();
-            worker.until_store_refused(&["no answer"]).await;
+            worker.until_not_ready("store", &["no answer"]).await;
             assert_eq!(worker.scrape().await.by("paused", "cause"), [("unavailable".to_owned(), 1)].into());
             // At rest: what is published now stays in the queue.
             flow.publish(&[flow.images.url(&format!("/good/{outage}"))], &[]).await;
@@ -63,6 +63,9 @@ async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
             ["broker", "store"].map(|name| status == 200 || report["conditions"][name]["ready"] == true)
         };
         proxy.down();
+        // What is in hand when the broker goes down too.
+        flow.publish(&flow.images.urls("good", 1), &[]).await;
+        poll::until_equal("the store's condition", false, async || conditions().await[1]).await;
         broker.stop().await;
         poll::until_equal("both conditions", [false, false], conditions).await;
         proxy.up();

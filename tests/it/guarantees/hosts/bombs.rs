@@ -1,6 +1,5 @@
 //! Files that are no images, or images that are bent on using up the machine.
 
-use std::io::Write;
 use std::path::Path;
 
 use flate2::Compression;

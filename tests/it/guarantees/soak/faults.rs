@@ -1,6 +1,8 @@
 //! Making the plan come true: each party by itself, all at the same time.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -19,6 +21,48 @@ use crate::support::service::Service;
 const FLAGS: [&str; 4] = ["--model", "stub", "--drain-deadline", "1"];
 /// Between two looks at a worker's books.
 const LOOK: Duration = Duration::from_millis(250);
+/// No fault begins so shortly before the end.
+const TAIL: Duration = Duration::from_secs(10);
+
+/// The time that a run has, and what happened in it.
+pub struct Log {
+    begun: Instant,
+    until: Instant,
+    counts: RefCell<BTreeMap<String, u64>>,
+}
+
+impl Log {
+    /// Of a run that begins now.
+    pub fn new(length: Duration) -> Self {
+        let begun = Instant::now();
+        Self { begun, until: begun + length, counts: RefCell::default() }
+    }
+
+    /// When the run ends.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// When a fault begins after this pause; `None` where it would be too late.
+    fn after(&self, pause: Duration) -> Option<Instant> {
+        Some(Instant::now() + pause).filter(|at| *at + TAIL < self.until)
+    }
+
+    /// A fault begins.
+    fn note<F: Display>(&self, party: &str, Event { fault, lasts, .. }: &Event<F>) {
+        let (now, lasts) = (self.begun.elapsed().as_secs_f64(), lasts.as_secs_f64());
+        println!("{now:7.1} s  {party} {fault} for {lasts:.1} s");
+        *self.counts.borrow_mut().entry(format!("{party} {fault}")).or_default() += 1;
+    }
+}
+
+impl Display for Log {
+    /// How often there was which fault.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let counts: Vec<_> = self.counts.borrow().iter().map(|(fault, count)| format!("{count} x {fault}")).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
 
 /// One worker after the other at the same post.
 pub struct Post {
@@ -48,13 +92,11 @@ impl Post {
     }
 
     /// Lets one worker after the other meet its fate.
-    pub async fn live(&mut self, begun: Instant, events: &[Event<End>], flow: &Flow) {
+    pub async fn live(&mut self, events: &[Event<End>], log: &Log, flow: &Flow) {
         for event in events {
-            // A worker that had died by itself would not answer.
-            while Instant::now() < begun + event.at {
-                self.look().await;
-                sleep(LOOK).await;
-            }
+            let Some(at) = log.after(event.pause) else { break };
+            self.watch(at).await;
+            log.note("worker", event);
             match event.fault {
                 End::Killed => self.worker.kill(),
                 End::Stopped => self.stop().await,
@@ -63,6 +105,15 @@ impl Post {
             let next = flow.worker_with(&FLAGS).await;
             self.close();
             self.worker = next;
+        }
+        self.watch(log.until()).await;
+    }
+
+    /// A worker that had died by itself would not answer.
+    async fn watch(&mut self, until: Instant) {
+        while Instant::now() < until {
+            self.look().await;
+            sleep(LOOK).await;
         }
     }
 
@@ -121,9 +172,11 @@ impl Counts {
 }
 
 /// What befalls RabbitMQ.
-pub async fn broker(begun: Instant, events: &[Event<End>], broker: &Service) {
+pub async fn broker(events: &[Event<End>], log: &Log, broker: &Service) {
     for event in events {
-        sleep_until(begun + event.at).await;
+        let Some(at) = log.after(event.pause) else { break };
+        sleep_until(at).await;
+        log.note("RabbitMQ", event);
         away(broker, event.fault, event.lasts).await;
     }
 }
@@ -138,9 +191,11 @@ pub struct StoreParty<'a> {
 
 impl StoreParty<'_> {
     /// What befalls Elasticsearch.
-    pub async fn live(&self, begun: Instant, events: &[Event<StoreFault>]) {
+    pub async fn live(&self, events: &[Event<StoreFault>], log: &Log) {
         for event in events {
-            sleep_until(begun + event.at).await;
+            let Some(at) = log.after(event.pause) else { break };
+            sleep_until(at).await;
+            log.note("Elasticsearch", event);
             self.suffer(event.fault, event.lasts).await;
         }
     }
