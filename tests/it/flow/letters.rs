@@ -92,7 +92,7 @@ async fn whereabouts_are_told_for_every_place() {
     assert!(unknown.stderr.contains("\"nobody\" is unknown"), "{unknown:?}");
     let beyond = flow.why("nobody", &["--limit", "2"]).await;
     assert!(beyond.stdout.contains("not among 2 messages; 1 more were not looked at"), "{beyond:?}");
-    assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 3);
+    flow.rabbit.until_ready(&flow.rabbit.dead(), 3).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_replayed_letter_starts_afresh_and_a_purged_one_is_gone() {
     assert_eq!(flow.command(&["dlq", "purge", "--all", "--reason", "host_refused"]).await.code, Some(2));
     assert_eq!(flow.command(&["dlq", "purge", "--reason", "weather"]).await.code, Some(2));
     assert_eq!(flow.command(&["dlq", "replay", "--id", "nobody"]).await.code, Some(1));
-    assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 3);
+    flow.rabbit.until_ready(&flow.rabbit.dead(), 3).await;
 
     let replayed = flow.command(&["dlq", "replay", "--id", "missing-0"]).await;
     assert_eq!((replayed.code, replayed.stdout.as_str()), (Some(0), "1 replayed\n"), "{replayed:?}");
