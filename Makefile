@@ -1,4 +1,4 @@
-.PHONY: help demo test guarantees soak bench lint doc
+.PHONY: help demo test guarantees soak fuzz bench lint doc
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,6 +17,9 @@ soak: ## kills, restarts and blocks at random, then the books are checked; SECON
 
 bench: ## the measurements of tests/bench; BENCH=NAME runs one
 	tests/bench/run.sh $(BENCH)
+
+fuzz: ## inputs made up to break parsers, guard and decoders; FUZZ=NAME runs one target, SECONDS=600 each
+	tests/fuzz/run.sh "$(FUZZ)" $(SECONDS)
 
 lint: ## formatting and lints
 	tests/run.sh lint

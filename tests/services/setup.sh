@@ -7,6 +7,7 @@
 #   services  RabbitMQ and Elasticsearch for tests
 #   images    the emoji sets, from npm
 #   bench     a Python environment
+#   fuzz      cargo-fuzz
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -39,6 +40,12 @@ check_component() {
     rustup component add "$2" >&2
 }
 
+check_cargo_fuzz() {
+    cargo fuzz --version >/dev/null 2>&1 && return
+    log "installing cargo-fuzz"
+    cargo install --locked cargo-fuzz@0.13.2 >&2
+}
+
 install() {
     local missing
     missing=$(printf '%s\n' "${packages[@]}" | sort -u | xargs)
@@ -56,7 +63,7 @@ install() {
     fi
 }
 
-(($#)) || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+(($#)) || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for what; do
     case $what in
         build)
@@ -86,6 +93,11 @@ for what; do
         bench)
             need python3 python3 --version
             need python3-venv python3 -c 'import ensurepip, venv'
+            ;;
+        fuzz)
+            check_rust
+            need g++ c++ --version
+            check_cargo_fuzz
             ;;
         *) die "nothing known about $what" ;;
     esac
