@@ -48,7 +48,7 @@ fn is_no_more_than_said(item: &Value, written: &Written) {
         Written::Rejected { kind, .. } => {
             error["type"] == kind.as_str() && matches!(status, Some(400..=499)) && status != Some(429)
         }
-        Written::Busy { reason } | Written::Blocked { reason, .. } => !reason.is_empty(),
+        Written::Busy { reason, .. } | Written::Blocked { reason, .. } => !reason.is_empty(),
     };
     assert!(fine, "{item} was taken for {written:?}");
 }

@@ -10,6 +10,8 @@ pub struct Usage {
     pub descriptors: usize,
     /// Threads.
     pub threads: usize,
+    /// Connections to the broker, those included that are given up: the client library has a thread for each.
+    pub connections: usize,
     /// Resident memory in MiB.
     pub memory: usize,
 }
@@ -25,6 +27,7 @@ impl Usage {
         Self {
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
             threads: number("Threads:"),
+            connections: threads_named(pid, "lapin-io-loop"),
             memory: number("VmRSS:") / 1024,
         }
     }
@@ -33,12 +36,21 @@ impl Usage {
     pub fn is_within(&self, before: &Self, noise: &Self) -> bool {
         self.descriptors <= before.descriptors + noise.descriptors
             && self.threads <= before.threads + noise.threads
+            && self.connections <= before.connections + noise.connections
             && self.memory <= before.memory + noise.memory
     }
 }
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} descriptors, {} threads, {} MiB", self.descriptors, self.threads, self.memory)
+        let Self { descriptors, threads, connections, memory } = self;
+        write!(f, "{descriptors} descriptors, {threads} threads ({connections} for the broker), {memory} MiB")
     }
+}
+
+fn threads_named(pid: u32, name: &str) -> usize {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    // Some end while they are counted.
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim_end() == name).count()
 }

@@ -20,7 +20,7 @@ const HELD: usize = PREFETCH + 8;
 /// Images in each round that are on their way when the broker goes.
 const GOOD: usize = 10;
 /// What may come and go by itself: idle connections to Elasticsearch, threads for look-ups, what the allocator keeps.
-const NOISE: Usage = Usage { descriptors: 6, threads: 6, memory: 16 };
+const NOISE: Usage = Usage { descriptors: 6, threads: 6, connections: 0, memory: 16 };
 
 /// Waits until the broker answers the protocol header with its first method.
 async fn until_answering(broker: &Url) -> Instant {
