@@ -292,7 +292,7 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
         (answer("401 Unauthorized", "", 0), "Blocked: "),
         (answer("403 Forbidden", reported, 0), "Blocked: "),
         (answer("404 Not Found", reported, 0), "Unavailable: "),
-        (answer("429 Too Many", reported, 0), "Unavailable: 429"),
+        (answer("429 Too Many", reported, 0), "Busy: 429"),
         (answer("503 Unavailable", "", 0), "Unavailable: 503"),
     ] {
         let store = Store::open(&settings(stub::start(answer).await)).unwrap();
