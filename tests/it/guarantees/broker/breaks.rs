@@ -54,7 +54,8 @@ async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
 
 #[tokio::test]
 async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() {
-    const HELD: u64 = 12;
+    // As many as a host is asked for at once while it has not answered yet.
+    const HELD: u64 = 4;
     let mut flow = Flow::start().await;
     let relay = Relay::start(&flow.rabbit.url).await;
     flow.rabbit.given = Some(relay.url.to_string());
