@@ -103,7 +103,7 @@ fn check(layers: &Layers) -> Result<Exit, Error> {
             let file =
                 layers.file.as_ref().map_or("no configuration file".to_owned(), |path| path.display().to_string());
             output::line(format_args!("the configuration is valid ({file})"))?;
-            output::line(format_args!("a worker takes at most {} of memory", worker.memory()))?;
+            output::line(format_args!("a worker takes at most this memory: {}", worker.memory()))?;
             return Ok(Exit::Done);
         }
     }

@@ -106,30 +106,29 @@ fn memory(layers: &Layers) -> Finding {
         Ok(worker) => worker.memory().total(),
         Err(error) => return finding(State::Problem, error.to_string()),
     };
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let read = |file| std::fs::read_to_string(file).ok();
-    let allowed = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
+    let allowed = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse().ok());
     let available = read("/proc/meminfo").and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     });
-    let has = available.map_or("not known here".to_owned(), |kib| format!("{} MiB available", kib >> 10));
-    match allowed {
-        Some(limit) if limit < bound => finding(
-            State::Note,
-            format!(
-                "{has}; the cgroup allows {} MiB, and a worker may take {} (`imgdex config check` shows what for): allow \
-                 more, or lower --max-image-pixels, --max-inflight-bytes or --prefetch",
-                mib(limit),
-                mib(bound)
-            ),
-        ),
-        limit => {
-            let limit = limit
-                .map_or("no limit of the cgroup".to_owned(), |limit| format!("the cgroup allows {} MiB", mib(limit)));
-            let state = if available.is_some() { State::Ok } else { State::Note };
-            finding(state, format!("{has}; {limit}, and a worker takes at most {}", mib(bound)))
-        }
+    let (state, detail) = compare(available, allowed, bound);
+    finding(state, detail)
+}
+
+/// What is available and what is allowed, where that is known, against the most that a worker takes; all in bytes.
+fn compare(available: Option<u64>, allowed: Option<u64>, bound: u64) -> (State, String) {
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let has = available.map_or("not known here".to_owned(), |bytes| format!("{} available", mib(bytes)));
+    let limit =
+        allowed.map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {}", mib(bytes)));
+    let takes = mib(bound);
+    if allowed.is_some_and(|limit| limit < bound) {
+        let advice = "see `imgdex config check`; allow more, or lower --max-image-pixels or --max-inflight-bytes";
+        (State::Note, format!("{has}; {limit}, and a worker may take {takes}: {advice}"))
+    } else {
+        let state = if available.is_some() { State::Ok } else { State::Note };
+        (state, format!("{has}; {limit}, and a worker takes at most {takes}"))
     }
 }
 
@@ -191,5 +190,20 @@ async fn broker(args: &BrokerArgs) -> Finding {
             finding(State::Note, format!("{error} (only `publish` and `worker` need it)"))
         }
         Err(error) => finding(State::Problem, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_grants_too_little_is_noted() {
+        const GIB: Option<u64> = Some(1 << 30);
+        let (state, detail) = compare(GIB, Some((1 << 30) - 1), 1 << 30);
+        assert!(state == State::Note && detail.contains("the cgroup allows 1023 MiB, and a worker may take 1024 MiB"));
+        assert!(compare(GIB, GIB, 1 << 30).0 == State::Ok);
+        assert!(compare(GIB, None, 1 << 40).0 == State::Ok);
+        assert!(compare(None, GIB, 1).0 == State::Note);
     }
 }

@@ -153,7 +153,10 @@ impl Fetcher {
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let Settings { max_bytes, max_bytes_held, .. } = settings;
         if max_bytes_held < max_bytes {
-            let reason = format!("one image may have {max_bytes} bytes, and all together only {max_bytes_held}");
+            let reason = format!(
+                "all images together may take {max_bytes_held} bytes, which is less than one may have, {max_bytes}; raise \
+                 --max-inflight-bytes or lower --max-image-bytes"
+            );
             return Err(Error::Setup { reason });
         }
         let budget = Arc::new(Budget::new(max_bytes_held, Arc::clone(&metrics)));

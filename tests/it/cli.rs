@@ -256,11 +256,12 @@ fn settings_come_from_flag_environment_file_and_default() {
     assert_eq!(shown("prefetch"), ("99".to_owned(), "environment".to_owned()));
     assert_eq!(shown("amqp"), ("amqp://user:***@host/v".to_owned(), secret));
     assert_eq!(shown("queue"), ("imgdex.images".to_owned(), "default".to_owned()));
-    home.run(&["config", "check"]).exits(0);
+    assert!(home.run(&["config", "check"]).exits(0).stdout().contains("this memory: "));
 
     let check = |variable: (&str, &str)| Ran(home.command(&["config", "check"]).envs([variable]).output().unwrap());
     check(("IMGDEX_PREFETCH", "10")).exits(64).says("--prefetch 10 is too small");
     check(("IMGDEX_PREFETCH", "many")).exits(64).says("IMGDEX_PREFETCH: invalid value 'many'");
+    check(("IMGDEX_MAX_INFLIGHT_BYTES", "10")).exits(64).says("raise --max-inflight-bytes");
     check(("IMGDEX_AMQP", "http://host")).exits(64);
     check(("IMGDEX_STORE", "http://user:pass@es.example/images")).exits(64).says("plain HTTP");
     std::fs::write(&file, "bulk_itmes = 7\n").unwrap();
@@ -326,6 +327,7 @@ fn doctor_finds_what_is_missing() {
     assert_eq!(found("broker")["state"], "problem");
     assert_eq!(found("store")["state"], "note");
     assert_eq!(found("cpu")["state"], "ok");
+    assert!(found("memory")["detail"].as_str().unwrap().contains("a worker "));
     home.run(&["index", "--model", "stub", &home.photos()]).exits(0);
     let found = findings(&["--model", "stub"], 0);
     assert!(found("store")["detail"].as_str().unwrap().ends_with("imgdex.db: 4 documents, stub"));

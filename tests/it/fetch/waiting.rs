@@ -94,5 +94,5 @@ async fn a_budget_smaller_than_one_image_is_refused() {
     let settings = Settings { max_bytes: 1001, max_bytes_held: 1000, ..Settings::default() };
     let metrics = std::sync::Arc::new(imgdex::metrics::Metrics::new("test", "test").unwrap());
     let error = imgdex::fetch::Fetcher::new(settings, metrics).err().expect("it could not be used");
-    assert!(error.to_string().contains("one image may have 1001 bytes"), "{error}");
+    assert!(error.to_string().contains("1000 bytes, which is less than one may have, 1001"), "{error}");
 }
