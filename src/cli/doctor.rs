@@ -122,7 +122,8 @@ fn compare(available: Option<u64>, allowed: Option<u64>, bound: u64) -> (State, 
     let has = available.map_or("not known here".to_owned(), |bytes| format!("{} available", mib(bytes)));
     let limit =
         allowed.map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {}", mib(bytes)));
-    let takes = mib(bound);
+    // Rounded up, as `config check` does: a bound is not less than it is.
+    let takes = format!("{} MiB", bound.div_ceil(1 << 20));
     if allowed.is_some_and(|limit| limit < bound) {
         let advice = "see `imgdex config check`; allow more, or lower --max-image-pixels or --max-inflight-bytes";
         (State::Note, format!("{has}; {limit}, and a worker may take {takes}: {advice}"))
