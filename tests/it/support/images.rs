@@ -109,11 +109,6 @@ impl Images {
     pub fn release(&self) {
         self.released.send_replace(true);
     }
-
-    /// Holds again.
-    pub fn hold(&self) {
-        self.released.send_replace(false);
-    }
 }
 
 /// The colour that `model::stub` does not survive.

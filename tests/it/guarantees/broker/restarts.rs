@@ -11,14 +11,13 @@ use crate::elastic::server;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::Worker;
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::report::{report, scaled};
 use crate::support::service::Service;
 use crate::support::usage::Usage;
 
-/// Images in each round that are held back until the worker is seen to consume again: more than it may take at once.
-const HELD: usize = PREFETCH + 8;
-/// Images in each round that are on their way when the broker goes.
-const GOOD: usize = 10;
+/// Images in each round: more than may be in hand at once. A store that holds them keeps those in hand there.
+const IMAGES: usize = PREFETCH + 9;
 /// What may come and go by itself: idle connections to Elasticsearch, threads for look-ups, what the allocator keeps.
 const NOISE: Usage = Usage { descriptors: 6, threads: 6, connections: 0, memory: 16 };
 
@@ -50,13 +49,11 @@ async fn until_delivered(worker: &Worker, before: u64) -> Instant {
 }
 
 /// Restarts the broker under a busy worker; how long after its first answer the worker consumed again.
-async fn restart(service: &Service, flow: &mut Flow, worker: &Worker, round: usize) -> Duration {
-    flow.images.hold();
-    let url = |kind: &str, number: usize| flow.images.url(&format!("/{kind}/{}", round * 100 + number));
-    let held = (0..HELD).map(|number| url("held", number));
-    let lines: Vec<_> = (0..GOOD).map(|number| url("good", number)).chain(held).collect();
-    let fresh = url("good", GOOD);
-    flow.publish(&lines, &[]).await;
+async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Worker, round: usize) -> Duration {
+    let urls: Vec<_> = (0..=IMAGES).map(|number| flow.images.url(&format!("/good/{}", round * 100 + number))).collect();
+    let (fresh, urls) = urls.split_last().unwrap();
+    store.bulks_meet(Fate::HoldRequest);
+    flow.publish(urls, &[]).await;
     worker.until("messages in flight", PREFETCH as u64, in_flight).await;
 
     if round.is_multiple_of(2) {
@@ -69,14 +66,15 @@ async fn restart(service: &Service, flow: &mut Flow, worker: &Worker, round: usi
     let (answered, consumed, ()) =
         tokio::join!(until_answering(&broker), until_delivered(worker, before), service.start());
     flow.rabbit.reconnect().await;
-    flow.rabbit.publish(&fresh).await;
+    flow.rabbit.publish(fresh).await;
 
     // As many as are allowed, not one more.
     worker.until("messages in flight", PREFETCH as u64, in_flight).await;
-    flow.rabbit.until_ready(&flow.rabbit.queue, (HELD - PREFETCH + 1) as u32).await;
+    flow.rabbit.until_ready(&flow.rabbit.queue, (IMAGES + 1 - PREFETCH) as u32).await;
     assert_eq!(in_flight(&worker.scrape().await), PREFETCH as u64);
-    flow.images.release();
-    flow.until_documents((round as u64 + 1) * (HELD + GOOD + 1) as u64).await;
+    store.bulks_meet(Fate::Forward);
+    store.release().await;
+    flow.until_documents(((round + 1) * (IMAGES + 1)) as u64).await;
     consumed.saturating_duration_since(answered)
 }
 
@@ -85,14 +83,16 @@ async fn restarts_of_the_broker_are_survived_by_the_same_process() {
     let service = Service::rabbitmq().await;
     let mut flow = Flow::at(&service.url(), server::url()).await;
     flow.create_index("stub").await;
+    let store = Proxy::start(server::url());
+    flow.store = store.store(&flow.alias.name);
     let mut worker = flow.worker_with(&FEW_AT_A_TIME).await;
     worker.until_ready().await;
 
     let rounds = scaled(2, 50);
-    let mut outages = vec![restart(&service, &mut flow, &worker, 0).await];
+    let mut outages = vec![restart(&service, &mut flow, &store, &worker, 0).await];
     let before = Usage::of(worker.pid());
     for round in 1..rounds {
-        outages.push(restart(&service, &mut flow, &worker, round).await);
+        outages.push(restart(&service, &mut flow, &store, &worker, round).await);
     }
     let after = Usage::of(worker.pid());
     outages.sort();
@@ -102,7 +102,7 @@ async fn restarts_of_the_broker_are_survived_by_the_same_process() {
         format!(
             "{rounds} restarts, half of them by SIGKILL: consuming {median:.1?} (median) and {worst:.1?} (worst) after the \
              broker's first answer; {} documents, none lost; {before} after the first, {after} after the last",
-            rounds * (HELD + GOOD + 1)
+            rounds * (IMAGES + 1)
         ),
     );
     assert!(after.is_within(&before, &NOISE), "{before} became {after}");

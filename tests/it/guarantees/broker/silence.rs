@@ -11,6 +11,7 @@ use crate::support::usage::Usage;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The client looks twice in a heartbeat, the broker once, and then the session's end has to be seen on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
+
 /// A flow whose worker reaches the broker through a relay.
 async fn behind_relay() -> (Flow, Relay) {
     let mut flow = Flow::start().await;
