@@ -89,12 +89,13 @@ impl Receipt {
 
     /// Whether the message was taken back so often that it should be processed alone.
     pub fn is_suspect(&self) -> bool {
-        !self.alone && self.history.returns >= SUSPECT_AFTER
+        !self.alone && self.session.tells_of_deaths() && self.history.returns >= SUSPECT_AFTER
     }
 
     /// How many workers died while this message alone was in their hands, where that is enough to blame it.
     pub fn deaths(&self) -> Option<u64> {
-        Some(self.history.returns).filter(|&deaths| self.alone && deaths >= DEATHS)
+        let blamed = self.alone && self.session.tells_of_deaths() && self.history.returns >= DEATHS;
+        blamed.then_some(self.history.returns)
     }
 
     /// Moves the message to the queue of suspects.

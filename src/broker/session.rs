@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use end::End;
+use shared::Rank;
 pub(super) use shared::Session;
 
 use super::link::Link;
@@ -129,11 +130,13 @@ impl Supervisor {
     async fn run(self) {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
         self.say(Some((NO_SESSION, "connecting".to_owned())));
-        for generation in 1.. {
+        let mut rank = Rank { generation: 0, lost: None };
+        loop {
+            rank.generation += 1;
             let started = Instant::now();
             let closing = self.closing.clone();
             let end = tokio::select! {
-                end = self.session(generation) => end,
+                end = self.session(rank) => end,
                 // Covers connecting and declaring; a running session sees it first and ends in order.
                 () = closed_for_longer(&closing) => Arc::new(End::Stopped),
             };
@@ -142,11 +145,14 @@ impl Supervisor {
             if self.closing.is_cancelled() {
                 return;
             }
+            if !matches!(*end, End::Connect(_) | End::Topology(_)) {
+                rank.lost = Some(Instant::now());
+            }
             if started.elapsed() > SETTLED_DOWN {
                 backoff.reset();
             }
             let delay = backoff.next_delay();
-            tracing::warn!(generation, reason = %end, ?delay, "no session with the broker; trying again");
+            tracing::warn!(generation = rank.generation, reason = %end, ?delay, "no session with the broker; trying again");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = self.closing.cancelled() => return,
@@ -154,12 +160,12 @@ impl Supervisor {
         }
     }
 
-    async fn session(&self, generation: u64) -> Arc<End> {
+    async fn session(&self, rank: Rank) -> Arc<End> {
         let link = match self.settings.connect().await {
             Ok(link) => Arc::new(link),
             Err(error) => return Arc::new(End::Connect(error)),
         };
-        let end = match self.open(&link, generation).await {
+        let end = match self.open(&link, rank).await {
             Ok((channel, session)) => self.live(&link, &channel, &session).await,
             Err(end) => Arc::new(end),
         };
@@ -169,14 +175,14 @@ impl Supervisor {
     }
 
     /// Declares everything, and opens the channels.
-    async fn open(&self, link: &Arc<Link>, generation: u64) -> Result<(Channel, Arc<Session>), End> {
+    async fn open(&self, link: &Arc<Link>, rank: Rank) -> Result<(Channel, Arc<Session>), End> {
         let topology = &self.settings.topology;
         let declared = timeout(ANSWER_TIMEOUT, topology.declare(link)).await;
         declared.map_err(|_| no_answer())?.map_err(End::Topology)?;
         let channels = timeout(ANSWER_TIMEOUT, async {
             let channel = link.create_channel().await?;
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let session = Session::open(generation, link, topology.clone(), Arc::clone(&self.metrics)).await?;
+            let session = Session::open(rank, link, topology.clone(), Arc::clone(&self.metrics)).await?;
             Ok::<_, End>((channel, Arc::new(session)))
         });
         channels.await.map_err(|_| no_answer())?

@@ -4,6 +4,7 @@
 //! is in hand when a process dies is delivered again, the culprit as well as its neighbours; only a message that was alone
 //! in hand can be blamed. So a message that was taken back often moves to a queue of its own, from which one is taken only
 //! while the worker has nothing else in hand: there the broker's count of takings-back counts deaths of lone messages.
+//! Messages of a lost session are taken back as well, so a worker that has lost one lately suspects and blames nobody.
 
 use std::sync::Arc;
 use std::time::Duration;

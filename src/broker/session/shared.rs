@@ -7,7 +7,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::End;
@@ -20,9 +20,22 @@ use crate::metrics::Metrics;
 /// Bounds of the delay before a message that a queue refused is offered again.
 const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// How long the end of a session may be why messages were taken back: they are at the head of the queue then, and in hand
+/// again soon.
+const AFTERMATH: Duration = Duration::from_mins(10);
+
+/// Which of this process' sessions one is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rank {
+    /// Counted from 1.
+    pub(super) generation: u64,
+    /// When the last one before it ended that had messages in hand.
+    pub(super) lost: Option<Instant>,
+}
+
 /// One session, as its receipts see it.
 pub(in crate::broker) struct Session {
-    generation: u64,
+    rank: Rank,
     /// The first reason wins; whoever sets it wakes the session's loop.
     over: watch::Sender<Option<Arc<End>>>,
     /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
@@ -52,13 +65,13 @@ enum Published {
 impl Session {
     /// Opens the session's channels, but for the one that consumes.
     pub(super) async fn open(
-        generation: u64,
+        rank: Rank,
         link: &Arc<Link>,
         topology: Topology,
         metrics: Arc<Metrics>,
     ) -> lapin::Result<Self> {
         Ok(Self {
-            generation,
+            rank,
             over: watch::Sender::new(None),
             publisher: Mutex::new(publisher(link).await?),
             suspects: link.create_channel().await?,
@@ -71,7 +84,14 @@ impl Session {
     }
 
     pub(in crate::broker) fn generation(&self) -> u64 {
-        self.generation
+        self.rank.generation
+    }
+
+    /// Whether messages that the broker has taken back were in the hands of workers that died, as far as can be known.
+    /// Messages of a lost session are taken back too, while the worker lives. One that has lost a session lately therefore
+    /// suspects nobody: if a message ends it, the next worker has lost none.
+    pub(in crate::broker) fn tells_of_deaths(&self) -> bool {
+        self.rank.lost.is_none_or(|lost| lost.elapsed() > AFTERMATH)
     }
 
     pub(in crate::broker) fn topology(&self) -> &Topology {

@@ -63,7 +63,8 @@ async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() 
     flow.publish(&urls, &[]).await;
     let mut worker = flow.worker().await;
 
-    let resets = scaled(3, 20);
+    // More than it takes to suspect a message of ending workers.
+    let resets = scaled(6, 20);
     for reset in 1..=resets {
         poll::until_equal("held requests", reset * HELD, async || flow.images.requests("held") as u64).await;
         relay.reset();
@@ -78,6 +79,7 @@ async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() 
     report(13, format!("{resets} resets under {HELD} messages in flight: {} stale acknowledgements", resets * HELD));
     assert_eq!(scrape.value("stale_acks_total", &[]), resets * HELD);
     assert_eq!(scrape.outcome("returned"), resets * HELD);
+    assert_eq!((scrape.outcome("retried"), scrape.outcome("dead")), (0, 0), "a message was suspected");
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
