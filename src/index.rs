@@ -1,6 +1,6 @@
 //! Batches of writes behind one `async fn`.
 //!
-//! Reading order: [`Indexer`] here; [`flush`](mod@flush), when a batch is sent and which item is tried again; `limit`, how many
+//! Reading order: [`Indexer`] here; `flush`, when a batch is sent and which item is tried again; `limit`, how many
 //! requests are on their way at once; [`breaker`], who is to blame for what is refused.
 
 pub mod breaker;
