@@ -154,6 +154,16 @@ pub enum Verdict {
         /// The host's own wish (`Retry-After`).
         after: Option<Duration>,
     },
+    /// Its host fails everybody, for a while or for good: to a retry queue, with the failure noted and not counted, for the
+    /// message was not tried; to the dead letters when that has gone on for too long.
+    Outlast {
+        /// The reason of the dead letter.
+        reason: Reason,
+        /// How long it may go on.
+        longest: Duration,
+        /// When it makes sense to come back.
+        after: Duration,
+    },
     /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
     PutOff,
     /// Not the message's fault: back to the queue, with no failure counted.
@@ -167,13 +177,15 @@ const TRANSIENT_BUDGET: u32 = 5;
 /// catches up with an upload, rarely longer.
 const REFUSED_BUDGET: u32 = 2;
 
-/// How long a message is put aside whose host has failed all others: with the budget, some ten minutes of outage are waited out.
-const FAILED_HOST_REST: Duration = Duration::from_mins(1);
+/// How long a message waits at a time for a host that fails everybody.
+const OUTAGE_REST: Duration = Duration::from_mins(1);
+/// How long it waits in all. Every message of the host comes back in every rest, so for ever would be too many in the end.
+const LONGEST_OUTAGE: Duration = Duration::from_hours(1);
 
 impl Failure {
     /// What this failure means: the one table, exhaustive on purpose.
     pub fn verdict(&self) -> Verdict {
-        use Verdict::{DeadLetter, GiveBack, PutOff, Retry};
+        use Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
         match self {
             Self::Message(_) => DeadLetter(Reason::InvalidMessage),
             Self::Fetch(error) => match error {
@@ -205,7 +217,7 @@ impl Failure {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
                 fetch::Error::Failing { .. } => {
-                    Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: Some(FAILED_HOST_REST) }
+                    Outlast { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST }
                 }
                 fetch::Error::Busy { .. } => PutOff,
                 fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => GiveBack,

@@ -88,6 +88,8 @@ pub(super) fn number(value: &AMQPValue) -> Option<u64> {
 pub struct Failed<'a> {
     /// What earlier workers wrote.
     pub history: &'a History,
+    /// Whether it counts as one of the message's tries.
+    pub counts: bool,
     /// When this worker received the message, in ms since the epoch.
     pub received_ms: u64,
     /// Now, in ms since the epoch.
@@ -109,7 +111,7 @@ impl Failed<'_> {
         let mut set = |name: &'static str, value| {
             headers.insert(ShortString::from(name), value);
         };
-        set(ATTEMPTS, long(u64::from(self.history.attempts.saturating_add(1))));
+        set(ATTEMPTS, long(u64::from(self.history.attempts.saturating_add(self.counts.into()))));
         set(FIRST_RECEIVED_MS, long(self.history.first_received_ms.unwrap_or(self.received_ms)));
         set(FIRST_ERROR_MS, long(self.history.first_error_ms.unwrap_or(self.now_ms)));
         set(LAST_ERROR_MS, long(self.now_ms));
@@ -203,7 +205,7 @@ mod tests {
 
     fn failed(history: &History) -> Failed<'_> {
         let reason = Some(Reason::HostRefused);
-        Failed { history, received_ms: 10, now_ms: 20, error: "no", status: Some(404), reason }
+        Failed { history, counts: true, received_ms: 10, now_ms: 20, error: "no", status: Some(404), reason }
     }
 
     fn header(properties: &BasicProperties, name: &str) -> Option<AMQPValue> {
@@ -221,6 +223,15 @@ mod tests {
         let twice = later.properties(&once);
         assert_eq!(History::read(&twice), History { attempts: 2, ..history });
         assert_eq!(header(&twice, LAST_ERROR_MS), Some(AMQPValue::LongLongInt(40)));
+    }
+
+    #[test]
+    fn a_failure_that_does_not_count_is_noted_all_the_same() {
+        let fresh = History::default();
+        let noted = Failed { counts: false, ..failed(&fresh) }.properties(&BasicProperties::default());
+        let expected = History { first_received_ms: Some(10), first_error_ms: Some(20), ..fresh };
+        assert_eq!(History::read(&noted), expected);
+        assert_eq!(header(&noted, ERROR), Some(AMQPValue::LongString("no".into())));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub struct Cause {
 enum Step {
     DeadLetter(Reason),
     Retry(Option<Duration>),
+    Outlast(Duration),
     PutOff,
     GiveBack,
 }
@@ -53,12 +54,14 @@ const SUSPECT_AFTER: u64 = 4;
 /// How many times a message may be alone in hand when the worker dies. More than once: somebody may have ended the worker.
 const DEATHS: u64 = 3;
 
-/// Carries a verdict over to a message that failed `attempts` times before.
-fn step(verdict: Verdict, attempts: u32) -> Step {
+/// Carries a verdict over to a message that failed `attempts` times before, the first time so long ago.
+fn step(verdict: Verdict, attempts: u32, failing_for: Duration) -> Step {
     match verdict {
         Verdict::DeadLetter(reason) => Step::DeadLetter(reason),
         Verdict::Retry { reason, budget, .. } if attempts.saturating_add(1) > budget => Step::DeadLetter(reason),
         Verdict::Retry { after, .. } => Step::Retry(after),
+        Verdict::Outlast { reason, longest, .. } if failing_for > longest => Step::DeadLetter(reason),
+        Verdict::Outlast { after, .. } => Step::Outlast(after),
         Verdict::PutOff => Step::PutOff,
         Verdict::GiveBack => Step::GiveBack,
     }
@@ -152,13 +155,14 @@ impl Receipt {
     /// before the original is acknowledged; where it is not, the original goes back.
     pub async fn fail(mut self, verdict: Verdict, cause: Cause) {
         let queue;
-        let mut reason = None;
-        match step(verdict, self.history.attempts) {
+        let (mut reason, mut counts) = (None, true);
+        let now_ms = now_ms();
+        let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
+        match step(verdict, self.history.attempts, self.history.first_error_ms.map_or(Duration::ZERO, since)) {
             Step::GiveBack => return,
             Step::PutOff => {
                 // For about as long as it has waited already: what is put off again and again comes back more seldom.
-                let since = self.history.first_received_ms.unwrap_or(self.received_ms);
-                let waited = Duration::from_millis(now_ms().saturating_sub(since));
+                let waited = since(self.history.first_received_ms.unwrap_or(self.received_ms));
                 let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
                 tracing::debug!(reason = cause.error, %queue, "putting a message off");
                 if self.move_to(queue).await {
@@ -170,6 +174,11 @@ impl Receipt {
                 queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
                 tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
             }
+            Step::Outlast(after) => {
+                queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
+                counts = false;
+                tracing::debug!(error = cause.error, %queue, "waiting for an outage to end");
+            }
             Step::DeadLetter(code) => {
                 queue = self.session.topology().dead().clone();
                 reason = Some(code);
@@ -178,8 +187,9 @@ impl Receipt {
         }
         let failed = Failed {
             history: &self.history,
+            counts,
             received_ms: self.received_ms,
-            now_ms: now_ms(),
+            now_ms,
             error: &cause.error,
             status: cause.status,
             reason,
@@ -276,19 +286,31 @@ mod tests {
     #[test]
     fn retries_end_in_the_dead_letters_when_the_budget_is_used_up() {
         let verdict = Verdict::Retry { reason: Reason::HostFailed, budget: 2, after: None };
-        assert_eq!(step(verdict, 0), Step::Retry(None));
-        assert_eq!(step(verdict, 1), Step::Retry(None));
-        assert_eq!(step(verdict, 2), Step::DeadLetter(Reason::HostFailed));
-        assert_eq!(step(verdict, u32::MAX), Step::DeadLetter(Reason::HostFailed));
+        for failing_for in [Duration::ZERO, Duration::MAX] {
+            let step = |attempts| step(verdict, attempts, failing_for);
+            assert_eq!((step(0), step(1)), (Step::Retry(None), Step::Retry(None)));
+            assert_eq!(step(2), Step::DeadLetter(Reason::HostFailed));
+            assert_eq!(step(u32::MAX), Step::DeadLetter(Reason::HostFailed));
+        }
     }
 
     #[test]
-    fn attempts_matter_to_retries_only() {
-        for attempts in [0, 9] {
-            assert_eq!(step(Verdict::GiveBack, attempts), Step::GiveBack);
-            assert_eq!(step(Verdict::PutOff, attempts), Step::PutOff);
+    fn an_outage_ends_in_the_dead_letters_when_it_has_lasted_too_long() {
+        let (longest, after) = (Duration::from_mins(1), Duration::from_secs(5));
+        let verdict = Verdict::Outlast { reason: Reason::HostFailed, longest, after };
+        for attempts in [0, u32::MAX] {
+            assert_eq!(step(verdict, attempts, longest), Step::Outlast(after));
+            assert_eq!(step(verdict, attempts, longest * 2), Step::DeadLetter(Reason::HostFailed));
+        }
+    }
+
+    #[test]
+    fn history_matters_to_nothing_else() {
+        for (attempts, failing_for) in [(0, Duration::ZERO), (9, Duration::MAX)] {
+            assert_eq!(step(Verdict::GiveBack, attempts, failing_for), Step::GiveBack);
+            assert_eq!(step(Verdict::PutOff, attempts, failing_for), Step::PutOff);
             let verdict = Verdict::DeadLetter(Reason::NotAnImage);
-            assert_eq!(step(verdict, attempts), Step::DeadLetter(Reason::NotAnImage));
+            assert_eq!(step(verdict, attempts, failing_for), Step::DeadLetter(Reason::NotAnImage));
         }
     }
 }

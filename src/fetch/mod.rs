@@ -6,10 +6,11 @@
 //!
 //! What is shared has its bounds: `turns` at a host, with `pace` to say whether waiting for one makes sense, and the memory
 //! for bodies, `budget`. `clock` tells the time spent on those from the time that the host takes, and `outage` a network that
-//! is cut off from hosts that fail.
+//! is cut off from hosts that fail. `brake` keeps what is refused from going round too fast.
 
 pub mod address;
 mod body;
+mod brake;
 mod budget;
 mod clock;
 pub mod credentials;
@@ -39,6 +40,7 @@ pub use error::Error;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use body::Held;
+use brake::Brake;
 use budget::Budget;
 use clock::Clock;
 use exchange::{Answer, Exchange};
@@ -140,6 +142,7 @@ pub struct Fetcher {
     exchange: Exchange,
     budget: Arc<Budget>,
     outage: Outage,
+    brake: Brake,
     settings: Settings,
     metrics: Arc<Metrics>,
 }
@@ -160,7 +163,14 @@ impl Fetcher {
             return Err(Error::Setup { reason });
         }
         let budget = Arc::new(Budget::new(max_bytes_held, Arc::clone(&metrics)));
-        Ok(Self { exchange: Exchange::new(&settings)?, budget, outage: Outage::default(), settings, metrics })
+        Ok(Self {
+            exchange: Exchange::new(&settings)?,
+            budget,
+            outage: Outage::default(),
+            brake: Brake::default(),
+            settings,
+            metrics,
+        })
     }
 
     /// Fetches the body behind a URL. The bytes count as held until the last reference to them is dropped.
@@ -172,6 +182,8 @@ impl Fetcher {
             return if self.settings.local_files { file::read(url, self.body()).await } else { Err(Error::LocalFile) };
         }
         let result = self.fetch(url).await;
+        let refused = matches!(result, Err(Error::Busy { .. } | Error::Failing { .. }));
+        tokio::time::sleep(self.brake.record(refused)).await;
         let Some(reached) = result.as_ref().map_or_else(Error::reached_host, |_| Some(true)) else { return result };
         let outage = self.outage.record(url, reached);
         result.map_err(|error| if outage && !reached { Error::Offline { reason: error.to_string() } } else { error })

@@ -9,8 +9,8 @@
 //! - No more fetches wait for a host than it has lately served: by Little's law, they wait about as long as "lately" is. A
 //!   quick object store may have any number waiting; a host that drips has none. What is turned away goes to a retry queue,
 //!   and nobody is blamed for that.
-//! - A host whose turns brought nothing one after the other has failed, and whoever cannot try whether it recovers counts as
-//!   failed like those before. Otherwise the messages of a dead host would go round without end, more of them every day.
+//! - A host whose turns brought nothing one after the other has failed. One fetch at a time tries whether it recovers, and the
+//!   others are told so, which is neither their fault nor a try of theirs.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The failure table, row by row.
 
-use super::Verdict::{DeadLetter, GiveBack, PutOff, Retry};
+use super::Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
 use super::*;
 use crate::embedding::Degenerate;
 
@@ -69,8 +69,8 @@ fn the_host_s_own_wish_travels_with_the_verdict() {
 #[test]
 fn a_host_that_failed_all_others_rests_and_our_own_haste_blames_nobody() {
     let failing = Failure::Fetch(fetch::Error::Failing { host: host(), turns: 4 });
-    let after = Some(FAILED_HOST_REST);
-    assert_eq!(failing.verdict(), Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after });
+    let expected = Outlast { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
+    assert_eq!(failing.verdict(), expected);
     assert_eq!(Failure::Fetch(fetch::Error::Busy { host: host(), what: "a turn" }).verdict(), PutOff);
 }
 

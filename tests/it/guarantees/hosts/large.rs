@@ -47,7 +47,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     const LARGEST: u64 = 32 << 20;
     const BUDGET: u64 = 64 << 20;
     const SIDE: u32 = 3_300;
-    let images = scaled(40, 400);
+    let images = scaled(40, 200);
     let mut file = Cursor::new(Vec::new());
     RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([x as u8, y as u8, 7])).write_to(&mut file, ImageFormat::Bmp).unwrap();
     let size = file.get_ref().len() as u64;
@@ -100,7 +100,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
 async fn the_largest_images_are_decoded_in_the_memory_of_one() {
     const SIDE: u32 = 6_000;
     const LARGEST: u64 = 4 << 20;
-    let images = scaled(4, 40);
+    let images = scaled(4, 20);
     let pixels = u64::from(SIDE * SIDE);
     // Eight bytes for each pixel, and one before each line.
     let png = Png { width: SIDE, height: SIDE, depth: 16, colour: 6 }

@@ -54,7 +54,7 @@ async fn rate(flow: &Flow, images: usize, drip: Option<&WebHost>) -> (Worker, f6
     let good = good().await;
     flow.publish(&mixed(images, &good, drip), &[]).await;
     let ports = [Some(&good), drip].map(|host| host.unwrap_or(&good).port().to_string());
-    let flags = ["--model", "stub", "--allow-port", &ports[0], "--allow-port", &ports[1]];
+    let flags = ["--model", "stub", "--allow-port", &ports[0], "--allow-port", &ports[1], "--drain-deadline", "1"];
     let worker = flow.worker_with(&flags).await;
     worker.until_ready().await;
     let start = Instant::now();
@@ -62,25 +62,23 @@ async fn rate(flow: &Flow, images: usize, drip: Option<&WebHost>) -> (Worker, f6
     (worker, images as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Waits until the messages of the host that drips are dead letters, each with the host for its reason. Most of them never
-/// had a turn: they end because the host has failed all that had one.
-async fn until_given_up(flow: &Flow, worker: &Worker, drips: usize) {
-    let mut dead = 0;
-    while dead < drips as u64 {
-        dead = poll::until_within("further dead letters", Duration::from_mins(3), async || {
-            let now = worker.scrape().await.outcome("dead");
-            if now > dead { Ok(now) } else { Err(format!("{now} of {drips}")) }
-        })
-        .await;
-    }
-    let reasons = worker.scrape().await.by("dead_letters_total", "reason");
-    assert_eq!(reasons, [("host_failed".to_owned(), drips as u64)].into());
-    assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, drips as u32);
+/// Stops the worker, and checks that every message of the host that drips still waits for its turn.
+async fn assert_none_lost(flow: &Flow, mut worker: Worker, drips: usize) {
+    assert_eq!(worker.terminate().await, Some(0));
+    poll::until_equal("waiting messages", drips as u32, async || {
+        let mut waiting = 0;
+        for queue in flow.rabbit.queues() {
+            waiting += flow.rabbit.ready(&queue).await;
+        }
+        waiting
+    })
+    .await;
+    assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0, "dead letters");
 }
 
 #[tokio::test]
 async fn a_host_that_drips_does_not_hold_up_the_others() {
-    let (images, few) = (scaled(240, 3_000), scaled(true, false));
+    let images = scaled(240, 3_000);
     let alone = Flow::start().await;
     let (_, undisturbed) = rate(&alone, images, None).await;
 
@@ -88,20 +86,16 @@ async fn a_host_that_drips_does_not_hold_up_the_others() {
     let (worker, disturbed) = rate(&flow, images, Some(&drip)).await;
     let scrape = worker.scrape().await;
     let retries = scrape.by("retries_total", "cause");
-    if few {
-        // All are indexed while the first drips still hold: none has waited for them. Waiting is nobody's failure.
-        assert!(drip.open() > 0 && !retries.contains_key("host"), "{retries:?}");
-        assert_eq!(scrape.outcome("dead"), 0);
-    } else {
-        until_given_up(&flow, &worker, drips(images)).await;
-    }
+    // Nothing has waited for the first drips, which still hold where that is not too long ago. Nobody is blamed for waiting.
+    assert!(images > 1_000 || (drip.open() > 0 && !retries.contains_key("host")), "{retries:?}");
+    assert_none_lost(&flow, worker, drips(images)).await;
     let kept = disturbed / undisturbed;
     assert!(kept > scaled(0.6, 0.8), "{disturbed:.0} a second, alone {undisturbed:.0}");
     report(
         19,
         format!(
             "{images} good images beside {} of a host that drips: {disturbed:.0} a second, alone {undisturbed:.0} ({:.0} % \
-             kept); {} put off meanwhile",
+             kept); {} put off meanwhile, none lost or blamed",
             drips(images),
             100.0 * kept,
             retries.get("busy").copied().unwrap_or_default()
