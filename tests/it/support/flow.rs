@@ -91,10 +91,14 @@ impl Flow {
         poll::until_equal("documents", expected, async || self.documents().await).await;
     }
 
-    /// Waits until nothing waits in the work queue and the worker has nothing in flight; its metrics at that moment.
+    /// Waits until nothing waits for a worker, for a retry or to be processed alone, and the worker has nothing in flight;
+    /// its metrics at that moment.
     pub async fn until_settled(&self, worker: &Worker) -> Scrape {
         poll::until("everything is settled", async || {
-            let ready = self.rabbit.ready(&self.rabbit.queue).await;
+            let mut ready = 0;
+            for queue in self.rabbit.queues().iter().filter(|queue| **queue != self.rabbit.dead()) {
+                ready += self.rabbit.ready(queue).await;
+            }
             let scrape = worker.scrape().await;
             let in_flight = scrape.value("inflight_messages", &[]);
             if (ready, in_flight) == (0, 0) { Ok(scrape) } else { Err(format!("{ready} wait, {in_flight} in flight")) }
