@@ -1,7 +1,7 @@
 .PHONY: help demo test guarantees soak fuzz bench lint doc
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## index 20 real photographs and search with an altered copy of one; needs no service
 	tests/demo/demo.sh

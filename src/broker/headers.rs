@@ -66,6 +66,11 @@ impl History {
             returns: number(DELIVERY_COUNT).unwrap_or_default(),
         }
     }
+
+    /// When a worker first received the message, where one receives it at `received_ms`.
+    pub fn first_received(&self, received_ms: u64) -> u64 {
+        self.first_received_ms.unwrap_or(received_ms)
+    }
 }
 
 /// A header's value, where it is a number of ours.
@@ -112,7 +117,7 @@ impl Failed<'_> {
             headers.insert(ShortString::from(name), value);
         };
         set(ATTEMPTS, long(u64::from(self.history.attempts.saturating_add(self.counts.into()))));
-        set(FIRST_RECEIVED_MS, long(self.history.first_received_ms.unwrap_or(self.received_ms)));
+        set(FIRST_RECEIVED_MS, long(self.history.first_received(self.received_ms)));
         set(FIRST_ERROR_MS, long(self.history.first_error_ms.unwrap_or(self.now_ms)));
         set(LAST_ERROR_MS, long(self.now_ms));
         set(ERROR, text(&self.error[..self.error.floor_char_boundary(MAX_ERROR_BYTES)]));

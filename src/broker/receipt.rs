@@ -54,6 +54,11 @@ const SUSPECT_AFTER: u64 = 4;
 /// How many times a message may be alone in hand when the worker dies. More than once: somebody may have ended the worker.
 const DEATHS: u64 = 3;
 
+/// The time between two moments in ms since the epoch; none where clocks disagree on their order.
+fn between(earlier_ms: u64, later_ms: u64) -> Duration {
+    Duration::from_millis(later_ms.saturating_sub(earlier_ms))
+}
+
 /// Carries a verdict over to a message that failed `attempts` times before, the first time so long ago.
 fn step(verdict: Verdict, attempts: u32, failing_for: Duration) -> Step {
     match verdict {
@@ -105,19 +110,7 @@ impl Receipt {
     pub async fn set_apart(mut self) {
         let queue = self.session.topology().suspects().clone();
         tracing::warn!(returns = self.history.returns, %queue, "taken back again and again; to be processed alone");
-        if self.move_to(queue).await {
-            self.session.metrics().retry("suspect");
-        }
-    }
-
-    /// Publishes the message to another queue as it is, and acknowledges it here.
-    async fn move_to(&mut self, queue: ShortString) -> bool {
-        self.session.publish(queue, &self.delivery.data, self.moved()).await && self.ack(Settled::Retried).await
-    }
-
-    /// The properties under which the message moves to another queue as it is.
-    fn moved(&self) -> BasicProperties {
-        headers::moved(&self.delivery.properties, self.history.first_received_ms.unwrap_or(self.received_ms))
+        self.retry(queue, self.moved(), "suspect").await;
     }
 
     /// The number of the session that delivered the message.
@@ -130,7 +123,7 @@ impl Receipt {
         Envelope {
             body: self.delivery.data.clone(),
             timestamp: *self.delivery.properties.timestamp(),
-            first_received_ms: self.history.first_received_ms.unwrap_or(self.received_ms),
+            first_received_ms: self.history.first_received(self.received_ms),
             attempts: self.history.attempts,
         }
     }
@@ -154,65 +147,81 @@ impl Receipt {
     /// Performs the verdict on a message that failed. A copy for a retry or the dead letters is confirmed by the broker
     /// before the original is acknowledged; where it is not, the original goes back.
     pub async fn fail(mut self, verdict: Verdict, cause: Cause) {
-        let queue;
-        let (mut reason, mut counts) = (None, true);
         let now_ms = now_ms();
-        let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
-        match step(verdict, self.history.attempts, self.history.first_error_ms.map_or(Duration::ZERO, since)) {
-            Step::GiveBack => return,
-            Step::PutOff => {
-                // For about as long as it has waited already: what is put off again and again comes back more seldom.
-                let waited = since(self.history.first_received_ms.unwrap_or(self.received_ms));
-                let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
-                tracing::debug!(reason = cause.error, %queue, "putting a message off");
-                if self.move_to(queue).await {
-                    self.session.metrics().retry("busy");
-                }
-                return;
-            }
+        let failing_for = self.history.first_error_ms.map_or(Duration::ZERO, |first| between(first, now_ms));
+        match step(verdict, self.history.attempts, failing_for) {
+            Step::GiveBack => {}
+            Step::PutOff => self.put_off(&cause, now_ms).await,
             Step::Retry(after) => {
-                queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
+                let queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
                 tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
+                let whose = match verdict {
+                    Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
+                    _ => "host",
+                };
+                let failed = self.failed(&cause, now_ms);
+                self.retry(queue, failed.properties(&self.delivery.properties), whose).await;
             }
             Step::Outlast(after) => {
-                queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
-                counts = false;
+                let queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
                 tracing::debug!(error = cause.error, %queue, "waiting for an outage to end");
+                let failed = Failed { counts: false, ..self.failed(&cause, now_ms) };
+                self.retry(queue, failed.properties(&self.delivery.properties), "host").await;
             }
-            Step::DeadLetter(code) => {
-                queue = self.session.topology().dead().clone();
-                reason = Some(code);
-                tracing::warn!(error = cause.error, reason = code.code(), "dead-lettering");
+            Step::DeadLetter(reason) => {
+                let queue = self.session.topology().dead().clone();
+                tracing::warn!(error = cause.error, reason = reason.code(), "dead-lettering");
+                let failed = Failed { reason: Some(reason), ..self.failed(&cause, now_ms) };
+                let properties = failed.properties(&self.delivery.properties);
+                if self.hand_over(queue, properties, Settled::Dead).await {
+                    self.session.metrics().dead_letter(reason);
+                }
             }
         }
-        let failed = Failed {
+    }
+
+    /// Lets the message wait for about as long as it has waited already: what is put off again and again comes back more
+    /// seldom.
+    async fn put_off(&mut self, cause: &Cause, now_ms: u64) {
+        let waited = between(self.first_received_ms(), now_ms);
+        let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
+        tracing::debug!(reason = cause.error, %queue, "putting a message off");
+        self.retry(queue, self.moved(), "busy").await;
+    }
+
+    /// Moves the message to a queue from which it comes back.
+    async fn retry(&mut self, queue: ShortString, properties: BasicProperties, cause: &'static str) {
+        if self.hand_over(queue, properties, Settled::Retried).await {
+            self.session.metrics().retry(cause);
+        }
+    }
+
+    /// Publishes the message to another queue, and acknowledges it here once the broker has confirmed the copy.
+    async fn hand_over(&mut self, queue: ShortString, properties: BasicProperties, how: Settled) -> bool {
+        self.session.publish(queue, &self.delivery.data, properties).await && self.ack(how).await
+    }
+
+    /// The failure, as the headers of a copy tell it.
+    fn failed<'a>(&'a self, cause: &'a Cause, now_ms: u64) -> Failed<'a> {
+        Failed {
             history: &self.history,
-            counts,
+            counts: true,
             received_ms: self.received_ms,
             now_ms,
             error: &cause.error,
             status: cause.status,
-            reason,
-        };
-        let properties = failed.properties(&self.delivery.properties);
-        if !self.session.publish(queue, &self.delivery.data, properties).await {
-            return;
+            reason: None,
         }
-        match reason {
-            Some(reason) => {
-                if self.ack(Settled::Dead).await {
-                    self.session.metrics().dead_letter(reason);
-                }
-            }
-            None => {
-                if self.ack(Settled::Retried).await {
-                    self.session.metrics().retry(match verdict {
-                        Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
-                        _ => "host",
-                    });
-                }
-            }
-        }
+    }
+
+    /// The properties under which the message moves to another queue as it is.
+    fn moved(&self) -> BasicProperties {
+        headers::moved(&self.delivery.properties, self.first_received_ms())
+    }
+
+    /// When a worker first received the message, in ms since the epoch.
+    fn first_received_ms(&self) -> u64 {
+        self.history.first_received(self.received_ms)
     }
 
     /// Tells the broker that the message is settled. `false` where its session has ended: the broker delivers the

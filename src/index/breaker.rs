@@ -47,14 +47,11 @@ struct Window {
     items: VecDeque<Evidence>,
     /// How many were ever recorded.
     recorded: u64,
-    /// How many of them were taken.
-    taken: u64,
 }
 
 impl Window {
     fn record(&mut self, evidence: Evidence) {
         self.recorded += 1;
-        self.taken += u64::from(evidence == Evidence::Taken);
         self.items.push_back(evidence);
         if self.items.len() > WINDOW {
             self.items.pop_front();
@@ -86,6 +83,8 @@ pub struct Breaker {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How many documents were ever taken.
+    taken: u64,
     window: Window,
     tripped: Option<Tripped>,
 }
@@ -130,7 +129,7 @@ impl Breaker {
 
     /// Documents are taken again, or are worth another try: starts afresh.
     pub fn reset(&self) {
-        self.state.send_modify(|state| *state = State::default());
+        self.state.send_modify(|state| *state = State { taken: state.taken, ..State::default() });
     }
 
     /// Records what became of the documents of one request. Returns the mark for judging those among them.
@@ -138,14 +137,17 @@ impl Breaker {
         let mut mark = 0;
         self.state.send_modify(|state| {
             mark = state.window.recorded;
-            evidence.into_iter().for_each(|item| state.window.record(item));
+            for item in evidence {
+                state.taken += u64::from(item == Evidence::Taken);
+                state.window.record(item);
+            }
         });
         mark
     }
 
-    /// How many documents were taken so far.
+    /// How many documents were ever taken.
     pub(super) fn taken(&self) -> u64 {
-        self.state.borrow().window.taken
+        self.state.borrow().taken
     }
 
     /// Who is to blame for a refusal of this kind, as far as that is clear.

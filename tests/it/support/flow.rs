@@ -95,15 +95,30 @@ impl Flow {
     /// its metrics at that moment.
     pub async fn until_settled(&self, worker: &Worker) -> Scrape {
         poll::until("everything is settled", async || {
-            let mut ready = 0;
-            for queue in self.rabbit.queues().iter().filter(|queue| **queue != self.rabbit.dead()) {
-                ready += self.rabbit.ready(queue).await;
-            }
+            // Twice: a message that moves between queues may be in none of them when each is asked, but it is received again
+            // in between.
+            let received = worker.scrape().await.value("messages_received_total", &[]);
+            let mut waiting = self.waiting().await;
             let scrape = worker.scrape().await;
             let in_flight = scrape.value("inflight_messages", &[]);
-            if (ready, in_flight) == (0, 0) { Ok(scrape) } else { Err(format!("{ready} wait, {in_flight} in flight")) }
+            let moved = scrape.value("messages_received_total", &[]) - received;
+            waiting += self.waiting().await;
+            if (waiting, in_flight, moved) == (0, 0, 0) {
+                Ok(scrape)
+            } else {
+                Err(format!("{waiting} wait, {in_flight} in flight, {moved} received meanwhile"))
+            }
         })
         .await
+    }
+
+    /// Messages that wait in any queue but that of the dead letters.
+    async fn waiting(&self) -> u64 {
+        let mut ready = 0;
+        for queue in self.rabbit.queues().iter().filter(|queue| **queue != self.rabbit.dead()) {
+            ready += u64::from(self.rabbit.ready(queue).await);
+        }
+        ready
     }
 
     /// Every document without its vector, in order of their URLs.
