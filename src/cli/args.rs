@@ -6,6 +6,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use crate::model::compute::{Compute, KernelChoice, PlanChoice};
+
 /// Where the arguments of every command stand in the help: last, and apart.
 const GENERAL: &str = "General options";
 
@@ -65,7 +67,7 @@ pub struct StoreArgs {
 }
 
 /// How features are computed.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct ModelArgs {
     /// The model of a new store, and of `embed`: vgg16 or vgg16-keras; an existing store remembers its own
     #[arg(long, env = "IMGDEX_MODEL")]
@@ -76,6 +78,19 @@ pub struct ModelArgs {
     /// Threads that compute [default: all that the cgroup grants]
     #[arg(long, env = "IMGDEX_THREADS")]
     pub threads: Option<std::num::NonZeroUsize>,
+    /// The instructions that features are computed with
+    #[arg(long, env = "IMGDEX_KERNEL", value_enum, default_value_t)]
+    pub kernel: KernelChoice,
+    /// Whether features are computed in the least time or the least memory
+    #[arg(long, env = "IMGDEX_PLAN", value_enum, default_value_t)]
+    pub plan: PlanChoice,
+}
+
+impl ModelArgs {
+    /// The settings of the network.
+    pub fn compute(&self) -> Compute {
+        Compute { kernel: self.kernel, plan: self.plan, threads: self.threads }
+    }
 }
 
 /// Which images may be fetched and decoded.

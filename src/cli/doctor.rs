@@ -10,6 +10,7 @@ use super::output::{self, OutputArgs, Table};
 use super::worker::WorkerArgs;
 use super::{Error, Exit, setup};
 use crate::config::Layers;
+use crate::model::kernels::Plan;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store;
 
@@ -63,7 +64,7 @@ impl State {
 pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
     let findings = [
         Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
-        cpu(),
+        cpu(&args.model),
         memory(layers),
         weights(&args.model).await,
         store(&args).await,
@@ -80,7 +81,7 @@ pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
     Ok(if healthy { Exit::Done } else { Exit::ItemsFailed })
 }
 
-fn cpu() -> Finding {
+fn cpu(args: &ModelArgs) -> Finding {
     let mut features = Vec::new();
     #[cfg(target_arch = "x86_64")]
     for (name, found) in [
@@ -95,8 +96,19 @@ fn cpu() -> Finding {
     #[cfg(target_arch = "aarch64")]
     features.push("neon");
     let features = if features.is_empty() { "no vector extensions".to_owned() } else { features.join(" ") };
-    let detail = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);
-    Finding { check: "cpu", state: State::Ok, detail }
+    let compute = args.compute();
+    let machine = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);
+    match compute.check() {
+        Ok(()) => {
+            let plan = match compute.plan() {
+                Plan::Fast => "fast",
+                Plan::Small => "small",
+            };
+            let detail = format!("{machine}; kernel {}, plan {plan}", compute.kernel_name());
+            Finding { check: "cpu", state: State::Ok, detail }
+        }
+        Err(error) => Finding { check: "cpu", state: State::Problem, detail: format!("{machine}; {error}") },
+    }
 }
 
 /// What the machine has left, what the cgroup (version 2) allows, and what a worker may take.
@@ -138,8 +150,9 @@ async fn weights(args: &ModelArgs) -> Finding {
         let name = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
         let manifest = Manifest::find(name).map_err(|error| error.to_string())?;
         let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
+        let compute = args.compute();
         tokio::task::spawn_blocking(move || {
-            crate::model::load(&manifest, &folder, None)
+            crate::model::load(&manifest, &folder, &compute)
                 .map(|_| format!("{} loads from {}", manifest.name, folder.display()))
                 .map_err(|error| error.to_string())
         })

@@ -118,7 +118,7 @@ pub(super) struct Stages {
 
 impl Stages {
     pub(super) async fn start(manifest: &Manifest, model: &ModelArgs, fetch: &FetchArgs) -> Result<Self, Error> {
-        let metrics = setup::metrics(&manifest.name)?;
+        let metrics = setup::metrics(&manifest.name, model)?;
         Ok(Self {
             fetcher: setup::fetcher(fetch, true, Arc::clone(&metrics))?,
             decoder: setup::decoder(fetch, manifest),

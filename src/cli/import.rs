@@ -52,7 +52,7 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let origin = header(&first).map_err(|reason| Error::new(Exit::Io, format!("{name}: {reason}")))?;
 
     // The documents' model, and no other: a store that is made here is made for it.
-    let model = ModelArgs { model: Some(origin.model.clone()), model_dir: None, threads: None };
+    let model = ModelArgs { model: Some(origin.model.clone()), ..ModelArgs::default() };
     let store = setup::store(&args.store)?;
     let manifest = setup::model_of_new_or_existing(&store, &model).await?;
     origin.check(&manifest, &name)?;

@@ -69,7 +69,7 @@ type Settled = Result<Outcome, Failure>;
 pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
     let store = Arc::new(setup::store(&args.store)?);
     let model = setup::model_of_new_or_existing(&store, &args.model).await?;
-    let metrics = setup::metrics(&model.name)?;
+    let metrics = setup::metrics(&model.name, &args.model)?;
     let fetcher = setup::fetcher(&args.fetch, true, Arc::clone(&metrics))?;
     let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
     setup::create_where_embedded(&store, &model).await?;

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Layers;
+use crate::model::kernels::Kernel;
 
 /// Search by image, native to Elasticsearch.
 #[derive(Parser, Debug)]
@@ -182,7 +183,10 @@ fn config_file(arguments: &[OsString]) -> Option<OsString> {
 }
 
 fn parse(layers: &Layers, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let matches = layers.apply(Cli::command()).try_get_matches_from(arguments)?;
+    // Features depend on the machine's instructions in their last digits; whoever reports a difference should see them.
+    let version = format!("{}\nkernel: {}", env!("CARGO_PKG_VERSION"), Kernel::best().name());
+    let command = Cli::command().long_version(version);
+    let matches = layers.apply(command).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 

@@ -67,7 +67,7 @@ struct Folder {
 impl Folder {
     /// The models' arguments of the other commands, of which two matter here.
     fn args(&self) -> args::ModelArgs {
-        args::ModelArgs { model: self.model.clone(), model_dir: self.model_dir.clone(), threads: None }
+        args::ModelArgs { model: self.model.clone(), model_dir: self.model_dir.clone(), ..args::ModelArgs::default() }
     }
 
     fn path(&self) -> Result<PathBuf, Error> {

@@ -133,9 +133,9 @@ pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
 /// # Errors
 /// When its weights are missing or damaged.
 pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>) -> Result<Extractor, Error> {
-    let (manifest, folder, threads) = (model.clone(), model_folder(args)?, args.threads);
+    let (manifest, folder, compute) = (model.clone(), model_folder(args)?, args.compute());
     // Reading and checking the weights takes a while, and may not stall the tasks that share this thread.
-    let loaded = tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, threads)).await;
+    let loaded = tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, &compute)).await;
     let network = loaded
         .map_err(|error| Error::new(Exit::Io, format!("loading the model failed: {error}")))?
         .map_err(|error| Error::new(Exit::Io, error.to_string()))?;
@@ -203,8 +203,8 @@ pub fn broker(args: &BrokerArgs, command: &str) -> Result<broker::Settings, Erro
 ///
 /// # Errors
 /// When a metric is declared twice, which is a programming error that any test meets.
-pub fn metrics(model: &str) -> Result<Arc<Metrics>, Error> {
-    Metrics::new(model, "candle")
+pub fn metrics(model: &str, args: &ModelArgs) -> Result<Arc<Metrics>, Error> {
+    Metrics::new(model, args.compute().kernel_name())
         .map(Arc::new)
         .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))
 }

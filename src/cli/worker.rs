@@ -90,13 +90,14 @@ impl WorkerArgs {
     /// Everything that keeps these settings from being used together, found without connecting to anything.
     pub(super) fn problems(&self) -> Vec<Error> {
         let model = self.model.model.as_ref().map_or(Ok(()), |_| setup::chosen_model(&self.model).map(drop));
-        let fetcher =
-            setup::metrics("unknown").and_then(|metrics| setup::fetcher(&self.fetch, false, metrics).map(drop));
+        let fetcher = setup::metrics("unknown", &self.model)
+            .and_then(|metrics| setup::fetcher(&self.fetch, false, metrics).map(drop));
         let checks = [
             self.check_prefetch(),
             setup::broker(&self.broker, "worker").map(drop),
             setup::store(&self.store).map(drop),
             model,
+            self.model.compute().check().map_err(|error| Error::new(Exit::Config, error.to_string())),
             fetcher,
         ];
         checks.into_iter().filter_map(Result::err).collect()
@@ -128,7 +129,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     let broker = setup::broker(&args.broker, "worker")?;
     let store = Arc::new(setup::store(&args.store)?);
     let chosen = args.model.model.as_ref().map(|_| setup::chosen_model(&args.model)).transpose()?;
-    let metrics = setup::metrics(chosen.as_ref().map_or("unknown", |model| &model.name))?;
+    let metrics = setup::metrics(chosen.as_ref().map_or("unknown", |model| &model.name), &args.model)?;
     let fetcher = setup::fetcher(&args.fetch, false, Arc::clone(&metrics))?;
     let stop =
         shutdown::on_signal().map_err(|error| Error::new(Exit::Io, format!("signals cannot be handled: {error}")))?;
@@ -152,7 +153,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
                 Some(model) => model,
                 None => await_model(&store, &stored, &metrics).await,
             };
-            metrics.identify(&model.name, "candle");
+            metrics.identify(&model.name, args.model.compute().kernel_name());
             let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
             warm_up(&extractor).await?;
             let _ = warm.send_replace(Ok(()));

@@ -1,5 +1,7 @@
 //! Models: manifests, weights, preprocessing, the network.
 
+pub mod compute;
+pub mod kernels;
 pub mod manifest;
 pub mod preprocess;
 #[cfg(feature = "stub-model")]
@@ -7,9 +9,9 @@ mod stub;
 pub mod vgg16;
 pub mod weights;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
+use self::compute::Compute;
 use self::manifest::{Manifest, Network};
 use crate::embedding::{Degenerate, Embedding};
 
@@ -36,18 +38,16 @@ impl Pixels {
 
 /// Loads a model of the catalogue with its weights, ready for its first image.
 ///
-/// `threads` is how many threads compute; `None` takes what the cgroup grants.
-///
 /// # Errors
 /// When the weights are missing, damaged or of another model: a model never starts with other weights than its own.
-pub fn load(manifest: &Manifest, folder: &Path, threads: Option<NonZeroUsize>) -> Result<Box<dyn Model>, Error> {
+pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box<dyn Model>, Error> {
     match manifest.network {
         #[cfg(feature = "stub-model")]
         Network::Stub => Ok(Box::new(stub::Stub)),
         Network::Vgg16 => {
             let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
             let bytes = weights::load(weights, folder)?;
-            Ok(Box::new(vgg16::Vgg16::new(bytes, manifest, threads)?))
+            Ok(Box::new(vgg16::Vgg16::new(bytes, manifest, compute)?))
         }
     }
 }
@@ -71,9 +71,9 @@ pub enum Error {
     /// The manifest names no weights.
     #[error("the manifest of model `{0}` names no weights")]
     NoWeights(String),
-    /// The threads that compute did not start.
-    #[error("the threads of the model did not start: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The machine cannot compute as it is told to.
+    #[error(transparent)]
+    Kernel(#[from] kernels::Error),
     /// Candle reported an error.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

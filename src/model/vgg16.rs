@@ -1,4 +1,4 @@
-//! The thirteen convolutions of VGG16 as a Candle graph.
+//! The thirteen convolutions of VGG16 as a Candle graph: one fused operation, or the stock convolutions one by one.
 //!
 //! Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2015, configuration D,
 //! without the fully connected layers; then the maximum of each channel over the 7 x 7 positions, as Keras'
@@ -6,10 +6,12 @@
 
 use std::num::NonZeroUsize;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::compute::Compute;
+use super::kernels::{self, FEATURES};
 use super::manifest::{ChannelOrder, Manifest};
 use super::{Error, INPUT_SIZE, Model, Pixels};
 use crate::embedding::{Degenerate, Embedding};
@@ -30,35 +32,39 @@ pub fn convolutions() -> impl Iterator<Item = (String, usize, usize)> {
 
 /// The network with its weights.
 pub struct Vgg16 {
-    /// Where it computes; Candle takes the pool that it is called in.
-    pool: ThreadPool,
-    blocks: Vec<Vec<Conv2d>>,
+    network: Network,
     channel_order: ChannelOrder,
     means: [f32; 3],
 }
 
+enum Network {
+    /// One operation.
+    Fused(kernels::Vgg16),
+    /// Candle's own convolutions, block by block.
+    Stock {
+        /// Where it computes; Candle takes the pool that it is called in.
+        pool: ThreadPool,
+        blocks: Vec<Vec<Conv2d>>,
+    },
+}
+
 impl Vgg16 {
     /// Builds the network from a safetensors file whose tensors are named as [`convolutions`], with `.weight` (OIHW) and
-    /// `.bias`. `threads` compute; `None` takes all that are granted.
+    /// `.bias`.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape, or the threads do not start.
-    pub fn new(file: Vec<u8>, manifest: &Manifest, threads: Option<NonZeroUsize>) -> Result<Self, Error> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads.map_or(0, NonZeroUsize::get))
-            .thread_name(|number| format!("compute-{number}"))
-            .build()?;
+    /// When a tensor is missing or has another shape, the machine lacks the kernel, or the threads do not start.
+    pub fn new(file: Vec<u8>, manifest: &Manifest, compute: &Compute) -> Result<Self, Error> {
         let weights = VarBuilder::from_buffered_safetensors(file, DType::F32, &Device::Cpu)?;
-        let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
-        let mut layers = convolutions();
-        let mut blocks = Vec::with_capacity(BLOCKS.len());
-        for block in BLOCKS {
-            let convolutions = layers.by_ref().take(block.len());
-            let built = convolutions
-                .map(|(name, inputs, outputs)| candle_nn::conv2d(inputs, outputs, 3, config, weights.pp(name)));
-            blocks.push(built.collect::<Result<Vec<_>, _>>()?);
-        }
-        Ok(Self { pool, blocks, channel_order: manifest.channel_order, means: manifest.means })
+        let network = match compute.kernel() {
+            Some(kernel) => {
+                let layers = convolutions().map(|(name, inputs, outputs)| layer(&weights.pp(name), inputs, outputs));
+                let layers = layers.collect::<Result<Vec<_>, _>>()?;
+                Network::Fused(kernels::Vgg16::new(kernel, compute.plan(), &layers, compute.threads)?)
+            }
+            None => stock(&weights, compute.threads)?,
+        };
+        Ok(Self { network, channel_order: manifest.channel_order, means: manifest.means })
     }
 
     /// Pixels as the network takes them: `[n, 3, 224, 224]`, channels in its order, means subtracted.
@@ -77,21 +83,68 @@ impl Vgg16 {
     }
 
     /// Images to features, `[n, 3, 224, 224]` to `[n, 512]`, not normalised.
-    fn forward(&self, input: Tensor) -> Result<Tensor, Error> {
-        let mut map = input;
-        for block in &self.blocks {
-            for convolution in block {
-                map = convolution.forward(&map)?.relu()?;
-            }
-            map = map.max_pool2d(2)?;
+    fn forward(&self, images: &Tensor) -> Result<Tensor, Error> {
+        match &self.network {
+            Network::Fused(network) => Ok(images.apply_op1_no_bwd(&Fused(network))?),
+            Network::Stock { pool, blocks } => pool.install(|| {
+                let mut map = images.clone();
+                for block in blocks {
+                    for convolution in block {
+                        map = convolution.forward(&map)?.relu()?;
+                    }
+                    map = map.max_pool2d(2)?;
+                }
+                Ok(map.flatten_from(2)?.max(2)?)
+            }),
         }
-        Ok(map.flatten_from(2)?.max(2)?.to_dtype(DType::F32)?)
+    }
+}
+
+/// The weights of a convolution, for the fused network.
+fn layer(weights: &VarBuilder<'_>, inputs: usize, outputs: usize) -> Result<kernels::Layer, Error> {
+    let values = |name, shape: &[usize]| weights.get(shape, name)?.flatten_all()?.to_vec1::<f32>();
+    Ok(kernels::Layer { weights: values("weight", &[outputs, inputs, 3, 3])?, bias: values("bias", &[outputs])? })
+}
+
+fn stock(weights: &VarBuilder<'_>, threads: Option<NonZeroUsize>) -> Result<Network, Error> {
+    let threads = threads.map_or(0, NonZeroUsize::get);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("compute-{number}")).build();
+    let pool = pool.map_err(kernels::Error::from)?;
+    let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+    let mut layers = convolutions();
+    let mut blocks = Vec::with_capacity(BLOCKS.len());
+    for block in BLOCKS {
+        let convolutions = layers.by_ref().take(block.len());
+        let built =
+            convolutions.map(|(name, inputs, outputs)| candle_nn::conv2d(inputs, outputs, 3, config, weights.pp(name)));
+        blocks.push(built.collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(Network::Stock { pool, blocks })
+}
+
+/// The whole network as one operation of Candle's: what lies between two convolutions never becomes a tensor.
+struct Fused<'a>(&'a kernels::Vgg16);
+
+impl CustomOp1 for Fused<'_> {
+    fn name(&self) -> &'static str {
+        "vgg16"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let CpuStorage::F32(values) = storage else { candle_core::bail!("vgg16 takes images in f32") };
+        let (images, 3, INPUT_SIZE, INPUT_SIZE) = layout.shape().dims4()? else {
+            candle_core::bail!("vgg16 takes images of shape [n, 3, 224, 224], not {:?}", layout.shape())
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("vgg16 takes contiguous images")
+        };
+        Ok((CpuStorage::F32(self.0.forward(&values[start..end])), Shape::from((images, FEATURES))))
     }
 }
 
 impl Model for Vgg16 {
     fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, Error> {
-        let features = self.pool.install(|| Ok::<_, Error>(self.forward(self.input(batch)?)?.to_vec2::<f32>()?))?;
+        let features = self.forward(&self.input(batch)?)?.to_vec2::<f32>()?;
         Ok(features.into_iter().map(Embedding::normalize).collect())
     }
 }

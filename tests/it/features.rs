@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imgdex::decode::{Decoder, Settings};
+use imgdex::model::compute::{Compute, KernelChoice, PlanChoice};
 use imgdex::model::manifest::Manifest;
+use imgdex::model::{Model, Pixels};
 use serde::Deserialize;
 
 use crate::support::model_folder;
@@ -81,9 +83,8 @@ fn vgg16_keras_agrees_with_an_independent_network() {
     agrees("vgg16-keras");
 }
 
-#[tokio::test]
-async fn a_batch_equals_its_images_one_by_one() {
-    let manifest = Manifest::find("vgg16").unwrap();
+/// The decoded and sampled fixtures.
+async fn pixels(manifest: &Manifest) -> Vec<Pixels> {
     let decoder = Decoder::new(Settings {
         preprocess: manifest.preprocess(),
         max_pixels: 1_000_000,
@@ -91,17 +92,56 @@ async fn a_batch_equals_its_images_one_by_one() {
         permits: 2,
         timeout: std::time::Duration::from_mins(1),
     });
-    let mut batch = Vec::new();
-    for fixture in fixtures().iter().step_by(7).take(8) {
+    let mut pixels = Vec::new();
+    for fixture in fixtures() {
         let bytes = std::fs::read(folder().join("images").join(&fixture.file)).unwrap();
-        batch.push(decoder.decode(bytes.into()).await.unwrap().pixels);
+        pixels.push(decoder.decode(bytes.into()).await.unwrap().pixels);
     }
-    assert_eq!(batch.len(), 8);
-    let mut model = imgdex::model::load(&manifest, &model_folder(), None).unwrap();
-    let together = model.embed(&batch).unwrap();
-    for (pixels, together) in batch.iter().zip(together) {
-        let alone = model.embed(std::slice::from_ref(pixels)).unwrap().remove(0).unwrap();
-        let cosine = cosine(alone.as_slice(), together.unwrap().as_slice());
-        assert!(cosine >= 0.999_999, "{cosine}");
+    pixels
+}
+
+/// The features of the fixtures by a kernel, in batches of a size.
+fn features(model: &mut dyn Model, pixels: &[Pixels], batch: usize) -> Vec<Vec<f32>> {
+    let batches = pixels.chunks(batch).flat_map(|batch| model.embed(batch).unwrap());
+    batches.map(|features| features.unwrap().as_slice().to_vec()).collect()
+}
+
+/// Every kernel that this machine has, with either plan, against Candle's own convolutions.
+#[tokio::test]
+async fn every_kernel_agrees_with_the_stock_convolutions_in_batches_of_any_size() {
+    let manifest = Manifest::find("vgg16").unwrap();
+    let pixels = pixels(&manifest).await;
+    let load = |kernel, plan| {
+        let compute = Compute { kernel, plan, threads: None };
+        imgdex::model::load(&manifest, &model_folder(), &compute).unwrap()
+    };
+    let stock = features(&mut *load(KernelChoice::Candle, PlanChoice::Auto), &pixels, 8);
+    for kernel in [KernelChoice::Avx512, KernelChoice::Avx2, KernelChoice::Portable] {
+        let compute = Compute { kernel, ..Compute::default() };
+        if let Err(error) = compute.check() {
+            println!("{error}");
+            continue;
+        }
+        for (plan, sizes) in [(PlanChoice::Fast, 1..=16), (PlanChoice::Small, 7..=8)] {
+            let mut model = load(kernel, plan);
+            let (mut least, mut worst) = (1.0_f64, 0.0_f32);
+            for size in sizes {
+                // Every image in batches of one, of eight and of more; a few in all the others. Unoptimised portable code is slow.
+                let all = matches!(size, 1 | 8) && kernel != KernelChoice::Portable;
+                let some = if all { &pixels[..] } else { &pixels[..size] };
+                if kernel == KernelChoice::Portable && !matches!(size, 1 | 8 | 9) {
+                    continue;
+                }
+                for (found, expected) in features(&mut *model, some, size).iter().zip(&stock) {
+                    least = least.min(cosine(found, expected));
+                    let largest = expected.iter().copied().fold(0.0, f32::max);
+                    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest);
+                    worst = worst.max(differences.fold(0.0, f32::max));
+                }
+            }
+            println!("{} {plan:?}: 1 - cosine {:.1e}, element {worst:.1e}", compute.kernel_name(), 1.0 - least);
+            assert!(least >= 0.999_999, "{} {plan:?}: {least}", compute.kernel_name());
+            assert!(worst <= 1e-3, "{} {plan:?}: {worst}", compute.kernel_name());
+        }
     }
 }

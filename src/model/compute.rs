@@ -1,0 +1,96 @@
+//! How features are computed: the settings, and what they come to on this machine.
+
+use std::fs;
+use std::num::NonZeroUsize;
+
+use clap::ValueEnum;
+
+use super::kernels::{self, Kernel, Plan};
+
+/// The setting `--kernel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KernelChoice {
+    /// The fastest that this machine has
+    #[default]
+    Auto,
+    /// AVX-512
+    Avx512,
+    /// AVX2 and FMA
+    Avx2,
+    /// What every CPU has
+    Portable,
+    /// The stock convolutions of Candle: slow, for comparison
+    Candle,
+}
+
+/// The setting `--plan`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlanChoice {
+    /// Small where the cgroup allows less than 2 GiB, else fast
+    #[default]
+    Auto,
+    /// The least time: 390 MB of weights
+    Fast,
+    /// The least memory: 240 MB of weights
+    Small,
+}
+
+/// The cgroup's limit below which memory is worth more than time.
+const SMALL_BELOW: u64 = 2 << 30;
+
+/// The settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compute {
+    /// The instructions.
+    pub kernel: KernelChoice,
+    /// Time or memory.
+    pub plan: PlanChoice,
+    /// Threads; `None` takes as many as the cgroup grants.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Compute {
+    /// The kernel; `None` is Candle's own.
+    pub fn kernel(&self) -> Option<Kernel> {
+        match self.kernel {
+            KernelChoice::Auto => Some(Kernel::best()),
+            KernelChoice::Avx512 => Some(Kernel::Avx512),
+            KernelChoice::Avx2 => Some(Kernel::Avx2),
+            KernelChoice::Portable => Some(Kernel::Portable),
+            KernelChoice::Candle => None,
+        }
+    }
+
+    /// Whether this machine can compute so.
+    ///
+    /// # Errors
+    /// When it lacks the instructions.
+    pub fn check(&self) -> Result<(), kernels::Error> {
+        match self.kernel() {
+            Some(kernel) if !kernel.is_available() => Err(kernels::Error::Unavailable(kernel)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The kernel's name in metrics.
+    pub fn kernel_name(&self) -> &'static str {
+        self.kernel().map_or("candle", Kernel::name)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        match self.plan {
+            PlanChoice::Small => Plan::Small,
+            PlanChoice::Auto if memory_limit().is_some_and(|limit| limit < SMALL_BELOW) => Plan::Small,
+            PlanChoice::Auto | PlanChoice::Fast => Plan::Fast,
+        }
+    }
+}
+
+/// What the cgroup allows this process, in bytes; `None` where it sets no limit. Version 2, else version 1.
+pub fn memory_limit() -> Option<u64> {
+    let read = |file| fs::read_to_string(file).ok()?.trim().parse().ok();
+    // Version 1 says "no limit" as a number beyond any machine.
+    let limit = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    limit.filter(|limit| *limit < 1 << 60)
+}

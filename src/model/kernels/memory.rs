@@ -1,0 +1,132 @@
+//! Where feature maps lie, and buffers that threads fill together.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Floats in a cache line.
+pub(super) const LINE: usize = 16;
+
+/// Zeroed floats, aligned for every register.
+pub(super) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    pub(super) fn new(len: usize) -> Self {
+        Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
+    }
+
+    pub(super) fn of(floats: &[f32]) -> Self {
+        let mut buffer = Self::new(floats.len());
+        buffer[..floats.len()].copy_from_slice(floats);
+        buffer
+    }
+
+    /// Makes it at least so long. What it held is lost where it was too short.
+    pub(super) fn reserve(&mut self, len: usize) {
+        if self.len() < len {
+            *self = Self::new(len);
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is `LINE` floats without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
+}
+
+/// Floats that several threads write at a time, each its own places. Which those are is the business of whoever
+/// dereferences the pointers.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    marker: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it hands out pointers only.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(floats: &'a mut [f32]) -> Self {
+        Self { start: floats.as_mut_ptr(), len: floats.len(), marker: PhantomData }
+    }
+
+    /// Where `len` floats from an offset on lie.
+    #[inline(always)]
+    pub(super) fn part(self, offset: usize, len: usize) -> *mut f32 {
+        assert!(offset <= self.len && len <= self.len - offset, "{len} floats at {offset} of {}", self.len);
+        self.start.wrapping_add(offset)
+    }
+}
+
+/// How feature maps lie in memory: `[image][channel / lanes][row][column][lane]`, in a border of zeros that the
+/// convolution which reads them needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Map {
+    /// Height and width.
+    pub(super) size: usize,
+    pub(super) channels: usize,
+    pub(super) lanes: usize,
+    /// Width of the border above and to the left.
+    border: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Map {
+    /// A map to be read by tiles that have `extent` outputs along its height and width, and one more input on every side.
+    pub(super) fn bordered(size: usize, channels: usize, lanes: usize, extent: usize) -> Self {
+        let rows = extent + 2;
+        // Rows of a multiple of 4 KiB would all meet in the same few sets of the cache.
+        let columns = if (rows * lanes * size_of::<f32>()).is_multiple_of(4096) { rows + 1 } else { rows };
+        Self { size, channels, lanes, border: 1, rows, columns }
+    }
+
+    /// A map without a border.
+    pub(super) fn bare(size: usize, channels: usize, lanes: usize) -> Self {
+        Self { size, channels, lanes, border: 0, rows: size, columns: size }
+    }
+
+    /// Floats from a row to the next.
+    pub(super) fn row(&self) -> usize {
+        self.columns * self.lanes
+    }
+
+    /// Floats from a block of channels to the next.
+    pub(super) fn plane(&self) -> usize {
+        self.rows * self.row()
+    }
+
+    /// Floats from an image to the next.
+    pub(super) fn image(&self) -> usize {
+        self.channels / self.lanes * self.plane()
+    }
+
+    /// Where a position of an image's first block of channels lies.
+    pub(super) fn position(&self, image: usize, y: usize, x: usize) -> usize {
+        image * self.image() + (y + self.border) * self.row() + (x + self.border) * self.lanes
+    }
+
+    /// Where the inputs of the tile whose first output is at this position begin.
+    pub(super) fn window(&self, image: usize, y: usize, x: usize) -> usize {
+        image * self.image() + y * self.row() + x * self.lanes
+    }
+}

@@ -1,0 +1,90 @@
+//! The vector registers of an instruction set, as the kernels see them.
+//!
+//! A value of a type that implements [`Simd`] proves that this machine has the instructions: it is made by a check of the
+//! CPU alone. That is what makes its operations safe to call.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx512::Avx512;
+pub(super) use self::portable::Portable;
+
+/// An instruction set that this machine has.
+pub(super) trait Simd: Copy + Send + Sync + 'static {
+    /// Floats in a register. Maps and weights keep the channels in blocks of so many.
+    const LANES: usize;
+    /// How many tiles the multiplication sums up at a time: two registers for each, and a few to spare.
+    const TILES: usize;
+    /// A register.
+    type Vector: Copy;
+
+    /// Runs a task compiled with the instructions of this set.
+    fn vectorize<T: Task>(self, task: T) -> T::Output;
+
+    /// The same value in each lane.
+    fn splat(self, value: f32) -> Self::Vector;
+    /// Reads [`Simd::LANES`] floats.
+    ///
+    /// # Safety
+    /// They must be there, and the address be a multiple of their size.
+    unsafe fn load(self, from: *const f32) -> Self::Vector;
+    /// Writes [`Simd::LANES`] floats.
+    ///
+    /// # Safety
+    /// They must be there and nobody else's, and the address be a multiple of their size.
+    unsafe fn store(self, to: *mut f32, value: Self::Vector);
+    /// `a + b`
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b`
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The greater of `a` and `b`; `b` where `a` is no number.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+}
+
+/// Work to be compiled once for each instruction set. Its `run`, and all that calls [`Simd`] below it, is to be
+/// `#[inline(always)]`: only what lands in the body of [`Simd::vectorize`] gets the instructions.
+pub(super) trait Task {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Asks for the cache line at an address to be brought near. A hint: any address will do.
+#[inline(always)]
+pub(super) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch touches no memory that it may not.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// As [`prefetch`], but no nearer than the second level: for what is needed soon, not next.
+#[inline(always)]
+pub(super) fn prefetch_ahead(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: as above.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
