@@ -84,12 +84,16 @@ pub struct ModelArgs {
     /// Whether features are computed in the least time or the least memory
     #[arg(long, env = "IMGDEX_PLAN", value_enum, default_value_t)]
     pub plan: PlanChoice,
+    /// Keep packed weights in memory, and write no file of them beside the weights
+    #[arg(long, env = "IMGDEX_NO_PACKED_FILE", value_parser = BoolishValueParser::new())]
+    pub no_packed_file: bool,
 }
 
 impl ModelArgs {
     /// The settings of the network.
     pub fn compute(&self) -> Compute {
-        Compute { kernel: self.kernel, plan: self.plan, threads: self.threads }
+        let Self { kernel, plan, threads, no_packed_file, .. } = *self;
+        Compute { kernel, plan, threads, no_packed_file }
     }
 }
 

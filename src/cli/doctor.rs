@@ -10,7 +10,6 @@ use super::output::{self, OutputArgs, Table};
 use super::worker::WorkerArgs;
 use super::{Error, Exit, setup};
 use crate::config::Layers;
-use crate::model::kernels::Plan;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store;
 
@@ -100,11 +99,7 @@ fn cpu(args: &ModelArgs) -> Finding {
     let machine = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);
     match compute.check() {
         Ok(()) => {
-            let plan = match compute.plan() {
-                Plan::Fast => "fast",
-                Plan::Small => "small",
-            };
-            let detail = format!("{machine}; kernel {}, plan {plan}", compute.kernel_name());
+            let detail = format!("{machine}; kernel {}, plan {}", compute.kernel_name(), compute.plan().name());
             Finding { check: "cpu", state: State::Ok, detail }
         }
         Err(error) => Finding { check: "cpu", state: State::Problem, detail: format!("{machine}; {error}") },
@@ -152,9 +147,12 @@ async fn weights(args: &ModelArgs) -> Finding {
         let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
         let compute = args.compute();
         tokio::task::spawn_blocking(move || {
-            crate::model::load(&manifest, &folder, &compute)
-                .map(|_| format!("{} loads from {}", manifest.name, folder.display()))
-                .map_err(|error| error.to_string())
+            let loaded = crate::model::load(&manifest, &folder, &compute);
+            // A start takes packed weights as they are; here every byte is looked at.
+            let checked = loaded.and_then(|_| crate::model::check_packed(&manifest, &folder, &compute));
+            let packed = checked.map_err(|error| error.to_string())?;
+            let packed = packed.map(|path| format!(", packed in {}", path.display())).unwrap_or_default();
+            Ok(format!("{} loads from {}{packed}", manifest.name, folder.display()))
         })
         .await
         .map_err(|error| error.to_string())?

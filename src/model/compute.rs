@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use clap::ValueEnum;
 
 use super::kernels::{self, Kernel, Plan};
+use super::weights::Loaded;
 
 /// The setting `--kernel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -47,6 +48,8 @@ pub struct Compute {
     pub plan: PlanChoice,
     /// Threads; `None` takes as many as the cgroup grants.
     pub threads: Option<NonZeroUsize>,
+    /// Keeps packed weights in memory only, and writes no file of them.
+    pub no_packed_file: bool,
 }
 
 impl Compute {
@@ -75,6 +78,13 @@ impl Compute {
     /// The kernel's name in metrics.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel().map_or("candle", Kernel::name)
+    }
+
+    /// What the kernels are told; `None` where Candle's own convolutions are used.
+    pub(super) fn settings(&self, weights: &Loaded) -> Option<kernels::Settings> {
+        let place = kernels::Place { canonical: weights.path.clone(), sha256: weights.sha256.clone() };
+        let place = Some(place).filter(|_| !self.no_packed_file);
+        Some(kernels::Settings { kernel: self.kernel()?, plan: self.plan(), threads: self.threads, place })
     }
 
     /// The plan.

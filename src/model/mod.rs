@@ -9,7 +9,7 @@ mod stub;
 pub mod vgg16;
 pub mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::compute::Compute;
 use self::manifest::{Manifest, Network};
@@ -46,9 +46,21 @@ pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box
         Network::Stub => Ok(Box::new(stub::Stub)),
         Network::Vgg16 => {
             let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
-            let bytes = weights::load(weights, folder)?;
-            Ok(Box::new(vgg16::Vgg16::new(bytes, manifest, compute)?))
+            let loaded = weights::load(weights, folder)?;
+            Ok(Box::new(vgg16::Vgg16::new(loaded, manifest, compute)?))
         }
+    }
+}
+
+/// Checks every byte of the file of packed weights that [`load`] maps. Returns where it is; `None` where there is none.
+///
+/// # Errors
+/// As [`load`], and when the file is damaged.
+pub fn check_packed(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
+    let Some(weights) = &manifest.weights else { return Ok(None) };
+    match compute.settings(&weights::load(weights, folder)?) {
+        Some(settings) => Ok(kernels::verify(&settings)?),
+        None => Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::compute::Compute;
 use super::kernels::{self, FEATURES};
 use super::manifest::{ChannelOrder, Manifest};
+use super::weights::Loaded;
 use super::{Error, INPUT_SIZE, Model, Pixels};
 use crate::embedding::{Degenerate, Embedding};
 
@@ -54,15 +55,12 @@ impl Vgg16 {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape, the machine lacks the kernel, or the threads do not start.
-    pub fn new(file: Vec<u8>, manifest: &Manifest, compute: &Compute) -> Result<Self, Error> {
-        let weights = VarBuilder::from_buffered_safetensors(file, DType::F32, &Device::Cpu)?;
-        let network = match compute.kernel() {
-            Some(kernel) => {
-                let layers = convolutions().map(|(name, inputs, outputs)| layer(&weights.pp(name), inputs, outputs));
-                let layers = layers.collect::<Result<Vec<_>, _>>()?;
-                Network::Fused(kernels::Vgg16::new(kernel, compute.plan(), &layers, compute.threads)?)
-            }
-            None => stock(&weights, compute.threads)?,
+    pub fn new(weights: Loaded, manifest: &Manifest, compute: &Compute) -> Result<Self, Error> {
+        let settings = compute.settings(&weights);
+        let tensors = || VarBuilder::from_buffered_safetensors(weights.bytes, DType::F32, &Device::Cpu);
+        let network = match settings {
+            Some(settings) => Network::Fused(kernels::Vgg16::new(&settings, || layers(&tensors()?))?),
+            None => stock(&tensors()?, compute.threads)?,
         };
         Ok(Self { network, channel_order: manifest.channel_order, means: manifest.means })
     }
@@ -100,7 +98,11 @@ impl Vgg16 {
     }
 }
 
-/// The weights of a convolution, for the fused network.
+/// The weights of all convolutions, for the fused network.
+fn layers(weights: &VarBuilder<'_>) -> Result<Vec<kernels::Layer>, Error> {
+    convolutions().map(|(name, inputs, outputs)| layer(&weights.pp(name), inputs, outputs)).collect()
+}
+
 fn layer(weights: &VarBuilder<'_>, inputs: usize, outputs: usize) -> Result<kernels::Layer, Error> {
     let values = |name, shape: &[usize]| weights.get(shape, name)?.flatten_all()?.to_vec1::<f32>();
     Ok(kernels::Layer { weights: values("weight", &[outputs, inputs, 3, 3])?, bias: values("bias", &[outputs])? })

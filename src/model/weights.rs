@@ -125,11 +125,21 @@ pub fn path(weights: &Weights, folder: &Path) -> PathBuf {
     folder.join(&weights.file)
 }
 
+/// A weight file that was read and checked.
+pub struct Loaded {
+    /// The file.
+    pub path: PathBuf,
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
 /// Reads the weight file and checks all of it.
 ///
 /// # Errors
 /// [`Error::Missing`], [`Error::Damaged`] or [`Error::Io`].
-pub fn load(weights: &Weights, folder: &Path) -> Result<Vec<u8>, Error> {
+pub fn load(weights: &Weights, folder: &Path) -> Result<Loaded, Error> {
     let path = path(weights, folder);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -138,7 +148,7 @@ pub fn load(weights: &Weights, folder: &Path) -> Result<Vec<u8>, Error> {
     };
     let found = hex(&Sha256::digest(&bytes));
     if found == weights.sha256 || has_receipt(weights, folder, &found)? {
-        return Ok(bytes);
+        return Ok(Loaded { path, bytes, sha256: found });
     }
     Err(Error::Damaged { path, expected: weights.sha256.clone(), found })
 }

@@ -112,7 +112,7 @@ async fn every_kernel_agrees_with_the_stock_convolutions_in_batches_of_any_size(
     let manifest = Manifest::find("vgg16").unwrap();
     let pixels = pixels(&manifest).await;
     let load = |kernel, plan| {
-        let compute = Compute { kernel, plan, threads: None };
+        let compute = Compute { kernel, plan, no_packed_file: true, threads: None };
         imgdex::model::load(&manifest, &model_folder(), &compute).unwrap()
     };
     let stock = features(&mut *load(KernelChoice::Candle, PlanChoice::Auto), &pixels, 8);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -78,6 +79,76 @@ fn nothing_starts_without_weights() {
     let (code, stdout, stderr) = run(folder.path(), &["embed", image.to_str().unwrap()]);
     assert_eq!((code, stdout.as_str()), (Some(74), ""));
     assert!(stderr.contains("`imgdex model fetch`") && stderr.contains("`imgdex model import FILE`"), "{stderr}");
+}
+
+#[test]
+fn weights_are_packed_once_and_packed_again_where_the_file_is_no_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path();
+    std::fs::copy(genuine(), model.join("vgg16-notop.safetensors")).unwrap();
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images/rgb.png");
+    let embed = |options: &[&str]| {
+        let arguments = [&["embed", "--plan", "small", image.to_str().unwrap()], options].concat();
+        let (code, stdout, stderr) = run(model, &arguments);
+        assert_eq!(code, Some(0), "{stderr}");
+        (stdout, stderr)
+    };
+    let (features, _) = embed(&["--no-packed-file"]);
+    assert_eq!(names(model), ["vgg16-notop.safetensors"]);
+
+    assert_eq!(embed(&[]).0, features);
+    let [packed, _] = &names(model)[..] else { panic!("{:?}", names(model)) };
+    assert!(packed.starts_with("vgg16-notop.") && packed.ends_with("-small.pack"), "{packed}");
+    let packed = model.join(packed);
+    let inode = || std::fs::metadata(&packed).unwrap().ino();
+    let first = inode();
+    assert_eq!(embed(&[]).0, features);
+    assert_eq!(inode(), first, "packed a second time");
+
+    let doctor = || {
+        let (_, stdout, stderr) = run(model, &["doctor", "--plan", "small", "--output", "json"]);
+        let findings: serde_json::Value = serde_json::from_str(&stdout).expect(&stderr);
+        findings.as_array().unwrap().iter().find(|finding| finding["check"] == "weights").unwrap().clone()
+    };
+    let finding = doctor();
+    assert_eq!(finding["state"], "ok", "{finding}");
+    assert!(finding["detail"].as_str().unwrap().contains(packed.to_str().unwrap()), "{finding}");
+
+    // Found by looking at every byte only.
+    let mut bytes = std::fs::read(&packed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&packed, &bytes).unwrap();
+    let finding = doctor();
+    assert_eq!(finding["state"], "problem", "{finding}");
+    assert!(
+        finding["detail"].as_str().unwrap().contains("is damaged (its content is not what was written)"),
+        "{finding}"
+    );
+
+    // Cut off, empty, and of other weights: found at the start.
+    let cut = &bytes[..bytes.len() - 4];
+    let other = [b"imgdex packed weights 0", &bytes[23..]].concat();
+    for bad in [cut, &[][..], &other] {
+        std::fs::write(&packed, bad).unwrap();
+        assert_eq!(embed(&[]).0, features);
+        assert_eq!(doctor()["state"], "ok");
+    }
+
+    // Where it cannot be written, the weights stay in memory, and that is said.
+    std::fs::remove_file(&packed).unwrap();
+    std::fs::create_dir(&packed).unwrap();
+    let (found, stderr) = embed(&[]);
+    assert_eq!(found, features);
+    assert!(stderr.contains("packed weights cannot be kept") && stderr.contains(packed.to_str().unwrap()), "{stderr}");
+    assert_eq!(names(model).len(), 2);
+}
+
+#[test]
+fn a_kernel_that_does_not_exist_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(folder.path(), &["doctor", "--kernel", "avx1024"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("[possible values: auto, avx512, avx2, portable, candle]"), "{stderr}");
 }
 
 /// A server that hands a file out in pieces: each connection gets what it asks for, at most `piece` bytes of it, and is

@@ -2,7 +2,7 @@
 //! directly, patch by patch, on the way into the second one, so that its output never leaves the cache.
 #![allow(unsafe_code)]
 
-use super::memory::{Buffer, Shared};
+use super::memory::Shared;
 use super::multiply::PANEL;
 use super::simd::{Simd, Task};
 
@@ -10,8 +10,10 @@ use super::simd::{Simd, Task};
 pub(super) const SIZE: usize = 224;
 /// Channels of the image.
 pub(super) const INPUTS: usize = 3;
+/// Channels of the first convolution's output.
+pub(super) const OUTPUTS: usize = 64;
 /// Weights of an output.
-const TAPS: usize = INPUTS * 9;
+pub(super) const TAPS: usize = INPUTS * 9;
 /// Height of an image in its border of zeros; its width with a few more.
 const ROWS: usize = SIZE + 2;
 const ROW: usize = SIZE + 16;
@@ -29,28 +31,16 @@ pub(super) fn border(image: &[f32], bordered: &mut [f32]) {
 }
 
 /// The convolution.
-pub(super) struct First {
+#[derive(Clone, Copy)]
+pub(super) struct First<'a> {
     /// `[panel][tap][output]`
-    weights: Buffer,
-    bias: Buffer,
-    outputs: usize,
+    pub(super) weights: &'a [f32],
+    pub(super) bias: &'a [f32],
 }
 
-impl First {
-    /// From weights `[output][channel][row][column]`.
-    pub(super) fn new<S: Simd>(weights: &[f32], bias: &[f32]) -> Self {
-        let width = PANEL * S::LANES;
-        let mut packed = Buffer::new(weights.len());
-        for (output, taps) in weights.chunks_exact(TAPS).enumerate() {
-            for (tap, &weight) in taps.iter().enumerate() {
-                packed[(output / width * TAPS + tap) * width + output % width] = weight;
-            }
-        }
-        Self { weights: packed, bias: Buffer::of(bias), outputs: bias.len() }
-    }
-
+impl<'a> First<'a> {
     /// Computes a patch from bordered images.
-    pub(super) fn fill<'a>(&'a self, images: &'a [f32], patch: Patch, to: &'a mut [f32]) -> Fill<'a> {
+    pub(super) fn fill(self, images: &'a [f32], patch: Patch, to: &'a mut [f32]) -> Fill<'a> {
         let image = &images[patch.image * IMAGE..][..IMAGE];
         Fill { first: self, image, patch, to }
     }
@@ -90,7 +80,7 @@ impl Patch {
 
 /// The work of computing a patch.
 pub(super) struct Fill<'a> {
-    first: &'a First,
+    first: First<'a>,
     /// Bordered.
     image: &'a [f32],
     patch: Patch,
@@ -108,7 +98,7 @@ impl Task for Fill<'_> {
         // The border of the map is one wide: its first row and column are the map's -1.
         let inside = |start: usize, len: usize| start.max(1)..(start + len).min(SIZE + 1);
         let (rows, columns) = (inside(patch.top, patch.rows), inside(patch.left, patch.columns));
-        for panel in 0..first.outputs / (PANEL * S::LANES) {
+        for panel in 0..OUTPUTS / (PANEL * S::LANES) {
             let weights = &first.weights[panel * TAPS * PANEL * S::LANES..][..TAPS * PANEL * S::LANES];
             let bias = &first.bias[panel * PANEL * S::LANES..][..PANEL * S::LANES];
             for y in 0..patch.rows {
@@ -181,7 +171,8 @@ fn pixels_in_registers<S: Simd, const COUNT: usize>(
     assert!(weights.len() == TAPS * PANEL * S::LANES && bias.len() == PANEL * S::LANES);
     let (image, weights, bias) = (image.as_ptr().wrapping_add(from), weights.as_ptr(), bias.as_ptr());
     let mut sums = [[simd.splat(0.0); PANEL]; COUNT];
-    // SAFETY, here and below: the assertions above. Weights and biases lie in buffers, a register after the other.
+    // SAFETY, here and below: the assertions above. Weights and biases lie on whole lines, a register
+    // after the other.
     let load = |from: *const f32, i: usize| unsafe { simd.load(from.add(i * S::LANES)) };
     for i in 0..PANEL {
         let bias = load(bias, i);

@@ -64,7 +64,7 @@ pub(super) struct Convolution {
     pub(super) block: usize,
     /// Its transformed weights among those of the network: `[outputs / group][point][panel of the group][input][output]`.
     pub(super) weights: Range<usize>,
-    pub(super) bias: Buffer,
+    pub(super) bias: Range<usize>,
 }
 
 impl Convolution {
@@ -85,13 +85,14 @@ impl Convolution {
 pub(super) enum Source<'a> {
     Map(Shared<'a>, Map),
     /// Pixels: the network's first convolution is done on the way, patch by patch.
-    Pixels(&'a First, &'a [f32]),
+    Pixels(First<'a>, &'a [f32]),
 }
 
 /// One convolution of a forward pass.
 pub(super) struct Job<'a> {
     pub(super) convolution: &'a Convolution,
-    pub(super) weights: &'a [f32],
+    /// The network's packed weights.
+    pub(super) packed: &'a [f32],
     pub(super) source: Source<'a>,
     pub(super) target: (Shared<'a>, Map),
     pub(super) images: usize,
@@ -245,11 +246,12 @@ impl Job<'_> {
         sums.reserve(A * A * apart);
         let sums = Shared::new(sums);
         let len = A * A * convolution.inputs * convolution.group;
-        let weights = &self.weights[convolution.weights.start + group * len..][..len];
+        let weights = &self.packed[convolution.weights.start + group * len..][..len];
         simd.vectorize(Multiply { convolution, points, weights, tiles: places.len(), sums, apart });
         let (target, map) = self.target;
         simd.vectorize(ToOutputs::<F, M, A> {
             convolution,
+            bias: &self.packed[convolution.bias.start + group * convolution.group..][..convolution.group],
             group,
             sums,
             apart,

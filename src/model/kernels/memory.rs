@@ -20,12 +20,6 @@ impl Buffer {
         Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
     }
 
-    pub(super) fn of(floats: &[f32]) -> Self {
-        let mut buffer = Self::new(floats.len());
-        buffer[..floats.len()].copy_from_slice(floats);
-        buffer
-    }
-
     /// Makes it at least so long. What it held is lost where it was too short.
     pub(super) fn reserve(&mut self, len: usize) {
         if self.len() < len {

@@ -11,7 +11,7 @@
 //! | [`first`] | the first convolution, on the way into the second |
 //! | [`layer`] | one convolution, shared by threads |
 //! | [`plan`] | which tiles each convolution takes |
-//! | [`pack`] | weights to points |
+//! | [`pack`], [`packed`] | weights to points; a file of them |
 //! | [`network`] | the forward pass |
 //! | [`memory`], [`team`] | maps and buffers; threads |
 //!
@@ -26,6 +26,7 @@ mod memory;
 mod multiply;
 mod network;
 mod pack;
+mod packed;
 mod plan;
 mod simd;
 mod steps;
@@ -33,16 +34,19 @@ mod team;
 mod transform;
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rayon::ThreadPoolBuildError;
 
 use self::network::Network;
 pub use self::network::{FEATURES, MAX_BATCH};
+use self::packed::PackFile;
+pub use self::packed::Place;
 pub use self::plan::Plan;
-use self::simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use self::simd::{Avx2, Avx512};
+use self::simd::{Portable, Simd};
 
 /// The instructions that a forward pass is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,19 @@ pub struct Layer {
     pub bias: Vec<f32>,
 }
 
+/// How a network is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The instructions.
+    pub kernel: Kernel,
+    /// Time or memory.
+    pub plan: Plan,
+    /// Threads that compute; `None` takes as many as are granted to the process.
+    pub threads: Option<NonZeroUsize>,
+    /// Where packed weights are kept; `None` keeps them in memory.
+    pub place: Option<Place>,
+}
+
 /// Why there is no forward pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,11 +121,55 @@ pub enum Error {
     /// The threads that compute did not start.
     #[error("the threads of the model did not start: {0}")]
     Threads(#[from] ThreadPoolBuildError),
+    /// A file of packed weights is not as it was written.
+    #[error("{} is damaged ({reason}): remove it, and the next start packs the weights again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 fn available() -> String {
     let names: Vec<_> = Kernel::ALL.iter().filter(|kernel| kernel.is_available()).map(|kernel| kernel.name()).collect();
     names.join(", ")
+}
+
+/// Evaluates an expression with the proof of a kernel's instruction set, or returns that there is none.
+macro_rules! with_instructions {
+    ($kernel:expr, $simd:ident => $value:expr) => {
+        match $kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => {
+                let $simd = Avx512::detect().ok_or(Error::Unavailable($kernel))?;
+                $value
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => {
+                let $simd = Avx2::detect().ok_or(Error::Unavailable($kernel))?;
+                $value
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Kernel::Avx512 | Kernel::Avx2 => return Err(Error::Unavailable($kernel).into()),
+            Kernel::Portable => {
+                let $simd = Portable;
+                $value
+            }
+        }
+    };
+}
+
+/// Reads the file of packed weights and checks every byte. Returns where it is; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Damaged`], and [`Error::Unavailable`] for what this machine cannot run.
+pub fn verify(settings: &Settings) -> Result<Option<PathBuf>, Error> {
+    fn file<S: Simd>(_: S, settings: &Settings) -> PackFile {
+        PackFile::new(settings, S::LANES, &settings.plan.layout::<S>())
+    }
+    let file = with_instructions!(settings.kernel, simd => file(simd, settings));
+    file.verify().map(|path| path.map(Path::to_owned))
 }
 
 /// VGG16 up to its last pooling, and the maximum of each channel over space.
@@ -122,37 +183,23 @@ trait Forward: Send + Sync {
     fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>);
 }
 
-impl<S: simd::Simd> Forward for Network<S> {
+impl<S: Simd> Forward for Network<S> {
     fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>) {
         Network::forward(self, images)
     }
 }
 
 impl Vgg16 {
-    /// Prepares the network. `layers` are its thirteen convolutions; `threads` compute, `None` takes as many as are
-    /// granted to the process.
+    /// Prepares the network. `layers` are its thirteen convolutions, asked for only where no file has them packed.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Unavailable`], [`Error::Threads`], and those of `layers`.
     ///
     /// # Panics
     /// When the layers are not those of VGG16.
-    pub fn new(kernel: Kernel, plan: Plan, layers: &[Layer], threads: Option<NonZeroUsize>) -> Result<Self, Error> {
-        let network: Box<dyn Forward> = match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => {
-                let simd = Avx512::detect().ok_or(Error::Unavailable(kernel))?;
-                Box::new(Network::new(simd, plan, layers, threads)?)
-            }
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => {
-                let simd = Avx2::detect().ok_or(Error::Unavailable(kernel))?;
-                Box::new(Network::new(simd, plan, layers, threads)?)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Kernel::Avx512 | Kernel::Avx2 => return Err(Error::Unavailable(kernel)),
-            Kernel::Portable => Box::new(Network::new(Portable, plan, layers, threads)?),
-        };
+    pub fn new<E: From<Error>>(settings: &Settings, layers: impl FnOnce() -> Result<Vec<Layer>, E>) -> Result<Self, E> {
+        let network: Box<dyn Forward> =
+            with_instructions!(settings.kernel, simd => Box::new(Network::new(simd, settings, layers)?));
         Ok(Self { network })
     }
 

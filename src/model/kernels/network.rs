@@ -1,20 +1,18 @@
 //! The forward pass.
 #![allow(unsafe_code)]
 
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::ThreadPoolBuildError;
-
-use super::Layer;
 use super::first::{self, First};
 use super::layer::{Convolution, Job, Scratch, Source, Split, points_len};
 use super::memory::{Buffer, Map, Shared};
 use super::pack::pack;
-use super::plan::{LAYERS, Plan};
+use super::packed::{PackFile, Packed};
+use super::plan::{LAYERS, Layout};
 use super::simd::{Simd, Task};
 use super::team::Team;
+use super::{Error, Layer, Settings};
 
 /// Floats of an image.
 const IMAGE: usize = first::INPUTS * first::SIZE * first::SIZE;
@@ -29,9 +27,8 @@ const SINGLE: usize = 3;
 pub(super) struct Network<S> {
     simd: S,
     team: Team,
-    first: First,
-    convolutions: Vec<Convolution>,
-    weights: Buffer,
+    layout: Layout,
+    packed: Packed,
     workspace: Mutex<Workspace>,
 }
 
@@ -47,33 +44,33 @@ struct Workspace {
 }
 
 impl<S: Simd> Network<S> {
-    pub(super) fn new(
+    /// `layers` are asked for only where no file has them packed.
+    pub(super) fn new<E: From<Error>>(
         simd: S,
-        plan: Plan,
-        layers: &[Layer],
-        threads: Option<NonZeroUsize>,
-    ) -> Result<Self, ThreadPoolBuildError> {
-        let team = Team::new(threads)?;
-        let mut convolutions = plan.convolutions::<S>();
-        let mut weights = Buffer::new(convolutions.last().map_or(0, |last| last.weights.end));
-        assert_eq!(layers.len(), convolutions.len() + 1, "VGG16 has thirteen convolutions");
-        for (convolution, layer) in convolutions.iter_mut().zip(&layers[1..]) {
-            let &mut Convolution { inputs, outputs, .. } = convolution;
-            assert_eq!((layer.weights.len(), layer.bias.len()), (inputs * outputs * 9, outputs));
-            convolution.bias = Buffer::of(&layer.bias);
-            let to = &mut weights[convolution.weights.clone()];
-            team.pool().install(|| pack::<S>(convolution, &layer.weights, to));
-        }
-        let first = First::new::<S>(&layers[0].weights, &layers[0].bias);
-        let workspace = Mutex::new(Workspace::new::<S>(&convolutions, team.size(), 0));
-        Ok(Self { simd, team, first, convolutions, weights, workspace })
+        settings: &Settings,
+        layers: impl FnOnce() -> Result<Vec<Layer>, E>,
+    ) -> Result<Self, E> {
+        let team = Team::new(settings.threads).map_err(Error::Threads)?;
+        let layout = settings.plan.layout::<S>();
+        let file = PackFile::new(settings, S::LANES, &layout);
+        let packed = match file.open() {
+            Some(packed) => packed,
+            None => {
+                let layers = layers()?;
+                let mut packed = Buffer::new(layout.len);
+                team.pool().install(|| pack::<S>(&layout, &layers, &mut packed));
+                file.keep(packed)
+            }
+        };
+        let workspace = Mutex::new(Workspace::new::<S>(&layout.convolutions, team.size(), 0));
+        Ok(Self { simd, team, layout, packed, workspace })
     }
 
     /// Images `[image][3][224][224]`, means subtracted, to features, and the time that each convolution took.
     pub(super) fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>) {
         assert!(images.len().is_multiple_of(IMAGE), "whole images");
         let mut features = Vec::with_capacity(images.len() / IMAGE * FEATURES);
-        let mut times = vec![Duration::ZERO; self.convolutions.len()];
+        let mut times = vec![Duration::ZERO; self.layout.convolutions.len()];
         for images in images.chunks(MAX_BATCH * IMAGE) {
             self.pass(images, &mut features, &mut times);
         }
@@ -84,7 +81,7 @@ impl<S: Simd> Network<S> {
         let count = images.len() / IMAGE;
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         if workspace.capacity < count {
-            *workspace = Workspace::new::<S>(&self.convolutions, self.team.size(), count);
+            *workspace = Workspace::new::<S>(&self.layout.convolutions, self.team.size(), count);
         }
         let Workspace { images: bordered, maps, together, scratch, features: maxima, .. } = &mut *workspace;
         for (from, to) in images.chunks_exact(IMAGE).zip(bordered.chunks_exact_mut(first::IMAGE)) {
@@ -93,22 +90,21 @@ impl<S: Simd> Network<S> {
         let bordered: &[f32] = bordered;
         let maps: Vec<_> = maps.iter_mut().map(|(map, buffer)| (Shared::new(buffer), *map)).collect();
         let together = Shared::new(together);
+        let Layout { convolutions, first, first_bias, .. } = &self.layout;
+        let packed: &[f32] = &self.packed;
+        let first = First { weights: &packed[first.clone()], bias: &packed[first_bias.clone()] };
         let times = Mutex::new(times);
         self.team.run(|member| {
             let mut scratch = scratch[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
             for Turn { layer, from, to, images } in schedule(count) {
                 let start = Instant::now();
                 let source = match layer.checked_sub(1) {
-                    None => Source::Pixels(&self.first, bordered),
+                    None => Source::Pixels(first, bordered),
                     Some(before) => Source::Map(maps[before].0, maps[before].1),
                 };
-                let convolution = &self.convolutions[layer];
-                let (weights, target, first) = (&*self.weights, maps[layer], (from, to));
-                Job { convolution, weights, source, target, images, first, together }.run(
-                    self.simd,
-                    member,
-                    &mut scratch,
-                );
+                let (convolution, target, first) = (&convolutions[layer], maps[layer], (from, to));
+                let job = Job { convolution, packed, source, target, images, first, together };
+                job.run(self.simd, member, &mut scratch);
                 if member.index() == 0 {
                     times.lock().unwrap_or_else(PoisonError::into_inner)[layer] += start.elapsed();
                 }

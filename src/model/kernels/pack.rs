@@ -1,14 +1,44 @@
-//! Weights to points: once, in double precision.
+//! Weights to the form that the kernels read: once, in double precision.
 
 use rayon::prelude::*;
 
+use super::Layer;
+use super::first::TAPS;
 use super::layer::{Convolution, Tile};
 use super::multiply::PANEL;
+use super::plan::Layout;
 use super::simd::Simd;
 use super::transform::{Algorithm, F4, F7};
 
-/// Transforms weights `[output][input][row][column]` into their place, `packed`.
-pub(super) fn pack<S: Simd>(convolution: &Convolution, weights: &[f32], packed: &mut [f32]) {
+/// Packs the weights of the whole network.
+///
+/// # Panics
+/// When the layers are not those of VGG16.
+pub(super) fn pack<S: Simd>(layout: &Layout, layers: &[Layer], packed: &mut [f32]) {
+    assert_eq!(layers.len(), layout.convolutions.len() + 1, "VGG16 has thirteen convolutions");
+    pack_first::<S>(&layers[0].weights, &mut packed[layout.first.clone()]);
+    packed[layout.first_bias.clone()].copy_from_slice(&layers[0].bias);
+    for (convolution, layer) in layout.convolutions.iter().zip(&layers[1..]) {
+        let &Convolution { inputs, outputs, .. } = convolution;
+        assert_eq!((layer.weights.len(), layer.bias.len()), (inputs * outputs * 9, outputs));
+        packed[convolution.bias.clone()].copy_from_slice(&layer.bias);
+        pack_convolution::<S>(convolution, &layer.weights, &mut packed[convolution.weights.clone()]);
+    }
+}
+
+/// From weights `[output][channel][row][column]` to `[panel][tap][output]`.
+fn pack_first<S: Simd>(weights: &[f32], packed: &mut [f32]) {
+    assert_eq!(weights.len(), packed.len());
+    let width = PANEL * S::LANES;
+    for (output, taps) in weights.chunks_exact(TAPS).enumerate() {
+        for (tap, &weight) in taps.iter().enumerate() {
+            packed[(output / width * TAPS + tap) * width + output % width] = weight;
+        }
+    }
+}
+
+/// Transforms weights `[output][input][row][column]`.
+pub(super) fn pack_convolution<S: Simd>(convolution: &Convolution, weights: &[f32], packed: &mut [f32]) {
     match convolution.tile {
         Tile::Four => transform::<S, F4, 4, 6>(convolution, weights, packed),
         Tile::Seven => transform::<S, F7, 7, 9>(convolution, weights, packed),

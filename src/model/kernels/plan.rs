@@ -1,7 +1,10 @@
 //! Which tiles each convolution takes, and how many at a time.
 
+use std::ops::Range;
+
+use super::first;
 use super::layer::{Convolution, Tile};
-use super::memory::Buffer;
+use super::memory::LINE;
 use super::multiply::PANEL;
 use super::simd::Simd;
 
@@ -62,33 +65,58 @@ const SMALL: [Choice; 12] = [
     four(28, 64),
 ];
 
+/// Where everything lies among the network's packed weights, and how each convolution is done.
+pub(super) struct Layout {
+    /// `[panel][tap][output]`
+    pub(super) first: Range<usize>,
+    pub(super) first_bias: Range<usize>,
+    /// All but the first.
+    pub(super) convolutions: Vec<Convolution>,
+    /// Floats in all.
+    pub(super) len: usize,
+}
+
 impl Plan {
-    /// The convolutions of the network behind the first, without biases.
-    pub(super) fn convolutions<S: Simd>(self) -> Vec<Convolution> {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Small => "small",
+        }
+    }
+
+    /// The layout for an instruction set.
+    pub(super) fn layout<S: Simd>(self) -> Layout {
         let choices = match self {
             Self::Fast => &FAST,
             Self::Small => &SMALL,
         };
-        let (mut inputs, mut size, mut start) = (64, 224, 0);
-        let mut convolutions = Vec::new();
-        for (choice, (outputs, pool)) in choices.iter().zip(LAYERS) {
-            assert!(choice.group.is_multiple_of(PANEL * S::LANES), "a group has whole panels");
-            let end = start + choice.tile.points() * inputs * outputs;
-            convolutions.push(Convolution {
-                inputs,
-                outputs,
-                size,
-                pool,
-                tile: choice.tile,
-                group: choice.group,
-                block: choice.block,
-                weights: start..end,
-                bias: Buffer::new(outputs),
-            });
-            (inputs, start) = (outputs, end);
+        let mut len = 0;
+        // Of whole lines, so that every register is aligned.
+        let mut place = |floats: usize| {
+            assert!(floats.is_multiple_of(LINE));
+            len += floats;
+            len - floats..len
+        };
+        let (mut inputs, mut size) = (first::OUTPUTS, first::SIZE);
+        let (first, first_bias) = (place(first::TAPS * first::OUTPUTS), place(first::OUTPUTS));
+        let mut convolutions = Vec::with_capacity(LAYERS.len());
+        for (&Choice { tile, group, block }, (outputs, pool)) in choices.iter().zip(LAYERS) {
+            assert!(group.is_multiple_of(PANEL * S::LANES), "a group has whole panels");
+            let (weights, bias) = (place(tile.points() * inputs * outputs), place(outputs));
+            convolutions.push(Convolution { inputs, outputs, size, pool, tile, group, block, weights, bias });
+            inputs = outputs;
             size /= if pool { 2 } else { 1 };
         }
-        convolutions
+        Layout { first, first_bias, convolutions, len }
+    }
+}
+
+impl Layout {
+    /// What another layout differs in, where it has other weights in other places.
+    pub(super) fn describe(&self, lanes: usize) -> String {
+        let tiles = self.convolutions.iter().map(|c| format!("{}/{}", c.tile.outputs(), c.group));
+        format!("lanes {lanes}, panel {PANEL}, tiles/group {}", tiles.collect::<Vec<_>>().join(" "))
     }
 }
 

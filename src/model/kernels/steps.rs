@@ -150,6 +150,8 @@ impl Task for Multiply<'_> {
 /// Third step: sums to outputs, for a group of outputs.
 pub(super) struct ToOutputs<'a, F, const M: usize, const A: usize> {
     pub(super) convolution: &'a Convolution,
+    /// Of the group.
+    pub(super) bias: &'a [f32],
     pub(super) group: usize,
     pub(super) sums: Shared<'a>,
     pub(super) apart: usize,
@@ -168,8 +170,8 @@ impl<F: Algorithm<M, A>, const M: usize, const A: usize> Task for ToOutputs<'_, 
         let blocks = self.convolution.group / S::LANES;
         for block in 0..blocks {
             let channel = self.convolution.group * self.group + block * S::LANES;
-            let bias = self.convolution.bias[channel..channel + S::LANES].as_ptr();
-            // SAFETY: the slice is as long; it is aligned as biases lie in a buffer, a register after the other.
+            let bias = self.bias[block * S::LANES..][..S::LANES].as_ptr();
+            // SAFETY: the slice is as long; it is aligned as all biases lie on whole lines, a register after the other.
             let bias = unsafe { simd.load(bias) };
             let plane = channel / S::LANES * self.map.plane();
             if !self.convolution.pool {

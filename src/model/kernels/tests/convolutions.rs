@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::super::layer::{Convolution, Job, Scratch, Source, Tile, points_len};
 use super::super::memory::{Buffer, Map, Shared};
-use super::super::pack::pack;
+use super::super::pack::pack_convolution;
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Avx2, Avx512};
 use super::super::simd::{Portable, Simd};
@@ -84,7 +84,6 @@ fn direct(shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32]) -> (Vec<f
 fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
     let &Shape { inputs, outputs, size, pool, tile, images, block, threads } = shape;
     let points = tile.points() * inputs * outputs;
-    let bias = Buffer::of(bias);
     let convolution = Convolution {
         inputs,
         outputs,
@@ -94,10 +93,11 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
         group: 32,
         block: block.next_multiple_of(4),
         weights: 0..points,
-        bias,
+        bias: points..points + outputs,
     };
-    let mut packed = Buffer::new(points);
-    pack::<S>(&convolution, weights, &mut packed);
+    let mut packed = Buffer::new(points + outputs);
+    pack_convolution::<S>(&convolution, weights, &mut packed[..points]);
+    packed[points..points + outputs].copy_from_slice(bias);
 
     let map = Map::bordered(size, inputs, S::LANES, convolution.extent());
     let mut source = Buffer::new(map.image() * images);
@@ -116,7 +116,7 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
     team.run(|member| {
         let job = Job {
             convolution: &convolution,
-            weights: &packed,
+            packed: &packed,
             source: Source::Map(source, map),
             target: (target_shared, target_map),
             images,
