@@ -1,6 +1,7 @@
 //! The command line: one file per command, each parses its arguments, calls the module, and prints.
 
 pub mod args;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dlq;
@@ -68,6 +69,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check what this machine has and whether the services answer
     Doctor(doctor::DoctorArgs),
+    /// Measure how fast this machine computes features
+    Bench(bench::BenchArgs),
     /// Show or check the configuration
     Config(config::ConfigArgs),
     /// Print shell completions
@@ -204,6 +207,7 @@ async fn dispatch(command: Command, layers: &Layers) -> Result<Exit, Error> {
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Doctor(args) => doctor::run(args, layers).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Config(args) => config::run(&args, layers),
         Command::Completions(args) => completions::run(&args),
     }

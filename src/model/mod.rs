@@ -44,12 +44,17 @@ pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box
     match manifest.network {
         #[cfg(feature = "stub-model")]
         Network::Stub => Ok(Box::new(stub::Stub)),
-        Network::Vgg16 => {
-            let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
-            let loaded = weights::load(weights, folder)?;
-            Ok(Box::new(vgg16::Vgg16::new(loaded, manifest, compute)?))
-        }
+        Network::Vgg16 => Ok(Box::new(load_vgg16(manifest, folder, compute)?)),
     }
+}
+
+/// As [`load`], for who needs to know that it is VGG16.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_vgg16(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<vgg16::Vgg16, Error> {
+    let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
+    vgg16::Vgg16::new(weights::load(weights, folder)?, manifest, compute)
 }
 
 /// Checks every byte of the file of packed weights that [`load`] maps. Returns where it is; `None` where there is none.

@@ -14,6 +14,7 @@
 //! | [`pack`], [`packed`] | weights to points; a file of them |
 //! | [`network`] | the forward pass |
 //! | [`memory`], [`team`] | maps and buffers; threads |
+//! | [`peak`] | what the machine could do |
 //!
 //! Every map and every weight is kept in blocks of as many channels as a register has lanes.
 // What a task calls must land in its body, see `simd::Task`; loops over registers are unrolled when they count.
@@ -27,6 +28,7 @@ mod multiply;
 mod network;
 mod pack;
 mod packed;
+mod peak;
 mod plan;
 mod simd;
 mod steps;
@@ -170,6 +172,16 @@ pub fn verify(settings: &Settings) -> Result<Option<PathBuf>, Error> {
     }
     let file = with_instructions!(settings.kernel, simd => file(simd, settings));
     file.verify().map(|path| path.map(Path::to_owned))
+}
+
+/// Floating-point operations per second that these threads reach with these instructions when they do nothing but multiply
+/// and add in registers, a multiplication and an addition being two.
+///
+/// # Errors
+/// [`Error::Unavailable`] and [`Error::Threads`].
+pub fn peak(kernel: Kernel, threads: Option<NonZeroUsize>) -> Result<f64, Error> {
+    let team = team::Team::new(threads)?;
+    Ok(with_instructions!(kernel, simd => peak::peak(simd, &team)))
 }
 
 /// VGG16 up to its last pooling, and the maximum of each channel over space.

@@ -53,14 +53,13 @@ impl<S: Simd> Network<S> {
         let team = Team::new(settings.threads).map_err(Error::Threads)?;
         let layout = settings.plan.layout::<S>();
         let file = PackFile::new(settings, S::LANES, &layout);
-        let packed = match file.open() {
-            Some(packed) => packed,
-            None => {
-                let layers = layers()?;
-                let mut packed = Buffer::new(layout.len);
-                team.pool().install(|| pack::<S>(&layout, &layers, &mut packed));
-                file.keep(packed)
-            }
+        let packed = if let Some(packed) = file.open() {
+            packed
+        } else {
+            let layers = layers()?;
+            let mut packed = Buffer::new(layout.len);
+            team.pool().install(|| pack::<S>(&layout, &layers, &mut packed));
+            file.keep(packed)
         };
         let workspace = Mutex::new(Workspace::new::<S>(&layout.convolutions, team.size(), 0));
         Ok(Self { simd, team, layout, packed, workspace })
