@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test`: run.sh [lint|doc|test|guarantees|soak]; without an argument the first three.
+# `make test`: run.sh [lint|doc|aarch64|test|guarantees|soak]; without an argument the first four.
 #
 # Environment: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL point at running servers; without them own ones are started and, whatever
 # ends this script, stopped. ES=8.16.3 takes the older Elasticsearch. TEST_ARGS goes to `cargo test` as it is (a filter, -- --nocapture).
@@ -11,10 +11,11 @@ what=${1:-all}
 case $what in
     lint) needs=(lint) ;;
     doc) needs=(build) ;;
+    aarch64) needs=(aarch64) ;;
     test) needs=(build services images) ;;
     guarantees) needs=(build services) ;;
     soak) needs=(build services) ;;
-    all) needs=(build lint services images) ;;
+    all) needs=(build lint aarch64 services images) ;;
     *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 esac
 
@@ -31,6 +32,13 @@ lint() {
 
 doc() {
     step doc env RUSTDOCFLAGS=-Dwarnings cargo doc "${cargo_flags[@]}" --no-deps
+}
+
+# The portable kernel on the CPUs that have no kernel of their own. Static, so that neither linker nor libraries of aarch64 are needed.
+aarch64() {
+    step aarch64 env CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER=/usr/bin/qemu-aarch64-static \
+        cargo test --locked --target aarch64-unknown-linux-musl --manifest-path tests/aarch64/Cargo.toml --target-dir target/aarch64
 }
 
 # The servers start while the tests compile. Their URLs are in files by the time that start_servers is through.
@@ -105,12 +113,14 @@ step setup tests/services/setup.sh "${needs[@]}"
 case $what in
     lint) lint ;;
     doc) doc ;;
+    aarch64) aarch64 ;;
     test) tests ;;
     guarantees) guarantees ;;
     soak) soak ;;
     all)
         lint
         doc
+        aarch64
         tests
         ;;
 esac

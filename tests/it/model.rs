@@ -141,6 +141,12 @@ fn weights_are_packed_once_and_packed_again_where_the_file_is_no_good() {
     assert_eq!(found, features);
     assert!(stderr.contains("packed weights cannot be kept") && stderr.contains(packed.to_str().unwrap()), "{stderr}");
     assert_eq!(names(model).len(), 2);
+    let (code, _, stderr) = run(model, &["model", "pack", "--plan", "small"]);
+    assert_eq!(code, Some(74), "{stderr}");
+
+    std::fs::remove_dir(&packed).unwrap();
+    let (code, stdout, _) = run(model, &["model", "pack", "--plan", "small"]);
+    assert_eq!((code, stdout), (Some(0), format!("the weights are packed in {}\n", packed.display())));
 }
 
 #[test]

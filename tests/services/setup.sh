@@ -8,6 +8,7 @@
 #   images    the emoji sets, from npm
 #   bench     a Python environment
 #   fuzz      cargo-fuzz
+#   aarch64   compile for aarch64 and run that under emulation
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -40,6 +41,13 @@ check_component() {
     rustup component add "$2" >&2
 }
 
+check_target() {
+    command -v rustup >/dev/null || die "rustup is missing: the Rust tool chain needs the target $1"
+    rustup target list --installed | grep -qx "$1" && return
+    log "adding the Rust target $1"
+    rustup target add "$1" >&2
+}
+
 check_cargo_fuzz() {
     cargo fuzz --version >/dev/null 2>&1 && return
     log "installing cargo-fuzz"
@@ -63,7 +71,7 @@ install() {
     fi
 }
 
-(($#)) || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+(($#)) || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 for what; do
     case $what in
         build)
@@ -75,6 +83,11 @@ for what; do
             need unzip unzip -v
             need python3 python3 --version
             need python3-pip python3 -m pip --version
+            ;;
+        aarch64)
+            check_rust
+            check_target aarch64-unknown-linux-musl
+            need qemu-user-static test -x /usr/bin/qemu-aarch64-static
             ;;
         lint)
             check_rust

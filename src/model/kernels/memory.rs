@@ -119,6 +119,20 @@ impl Map {
         image * self.image() + (y + self.border) * self.row() + (x + self.border) * self.lanes
     }
 
+    /// Appends the maps of so many images, `[image][channel][row][column]`.
+    pub(super) fn copy_out(&self, floats: &[f32], images: usize, to: &mut Vec<f32>) {
+        to.reserve(images * self.channels * self.size * self.size);
+        for image in 0..images {
+            for channel in 0..self.channels {
+                let offset = channel / self.lanes * self.plane() + channel % self.lanes;
+                for y in 0..self.size {
+                    let row = &floats[self.position(image, y, 0) + offset..];
+                    to.extend(row.iter().step_by(self.lanes).take(self.size));
+                }
+            }
+        }
+    }
+
     /// Where the inputs of the tile whose first output is at this position begin.
     pub(super) fn window(&self, image: usize, y: usize, x: usize) -> usize {
         image * self.image() + y * self.row() + x * self.lanes

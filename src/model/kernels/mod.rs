@@ -190,14 +190,27 @@ pub struct Vgg16 {
     network: Box<dyn Forward>,
 }
 
+/// What a forward pass gives.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// `[image][512]`, not normalised.
+    pub features: Vec<f32>,
+    /// `[image][512][14][14]`, where maps were asked for: the output of the fourth block's pooling.
+    pub block4_pool: Vec<f32>,
+    /// `[image][512][7][7]`, where maps were asked for: the output of the fifth block's pooling.
+    pub block5_pool: Vec<f32>,
+    /// The time that each convolution behind the first took; the first is part of the second.
+    pub times: Vec<Duration>,
+}
+
 /// The forward pass of any instruction set.
 trait Forward: Send + Sync {
-    fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>);
+    fn forward(&self, images: &[f32], maps: bool) -> Pass;
 }
 
 impl<S: Simd> Forward for Network<S> {
-    fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>) {
-        Network::forward(self, images)
+    fn forward(&self, images: &[f32], maps: bool) -> Pass {
+        Network::forward(self, images, maps)
     }
 }
 
@@ -215,20 +228,12 @@ impl Vgg16 {
         Ok(Self { network })
     }
 
-    /// Images `[image][3][224][224]`, means subtracted, to features `[image][512]`, not normalised.
+    /// Images `[image][3][224][224]`, means subtracted, to features, and with `maps` to those of the last two poolings.
     ///
     /// # Panics
     /// When the length is no multiple of an image's.
-    pub fn forward(&self, images: &[f32]) -> Vec<f32> {
-        self.network.forward(images).0
-    }
-
-    /// As [`Vgg16::forward`], with the time that each convolution behind the first took; the first is part of the second.
-    ///
-    /// # Panics
-    /// As [`Vgg16::forward`].
-    pub fn forward_timed(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>) {
-        self.network.forward(images)
+    pub fn forward(&self, images: &[f32], maps: bool) -> Pass {
+        self.network.forward(images, maps)
     }
 }
 

@@ -12,8 +12,11 @@ use super::packed::{PackFile, Packed};
 use super::plan::{LAYERS, Layout};
 use super::simd::{Simd, Task};
 use super::team::Team;
-use super::{Error, Layer, Settings};
+use super::{Error, Layer, Pass, Settings};
 
+/// The convolutions whose outputs are the fourth and fifth block's.
+const BLOCK4: usize = 8;
+const BLOCK5: usize = 11;
 /// Floats of an image.
 const IMAGE: usize = first::INPUTS * first::SIZE * first::SIZE;
 /// Features of an image.
@@ -65,18 +68,17 @@ impl<S: Simd> Network<S> {
         Ok(Self { simd, team, layout, packed, workspace })
     }
 
-    /// Images `[image][3][224][224]`, means subtracted, to features, and the time that each convolution took.
-    pub(super) fn forward(&self, images: &[f32]) -> (Vec<f32>, Vec<Duration>) {
+    /// See [`super::Vgg16::forward`].
+    pub(super) fn forward(&self, images: &[f32], maps: bool) -> Pass {
         assert!(images.len().is_multiple_of(IMAGE), "whole images");
-        let mut features = Vec::with_capacity(images.len() / IMAGE * FEATURES);
-        let mut times = vec![Duration::ZERO; self.layout.convolutions.len()];
+        let mut pass = Pass { times: vec![Duration::ZERO; self.layout.convolutions.len()], ..Pass::default() };
         for images in images.chunks(MAX_BATCH * IMAGE) {
-            self.pass(images, &mut features, &mut times);
+            self.pass(images, maps, &mut pass);
         }
-        (features, times)
+        pass
     }
 
-    fn pass(&self, images: &[f32], features: &mut Vec<f32>, times: &mut [Duration]) {
+    fn pass(&self, images: &[f32], with_maps: bool, pass: &mut Pass) {
         let count = images.len() / IMAGE;
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         if workspace.capacity < count {
@@ -92,7 +94,7 @@ impl<S: Simd> Network<S> {
         let Layout { convolutions, first, first_bias, .. } = &self.layout;
         let packed: &[f32] = &self.packed;
         let first = First { weights: &packed[first.clone()], bias: &packed[first_bias.clone()] };
-        let times = Mutex::new(times);
+        let times = Mutex::new(&mut pass.times);
         self.team.run(|member| {
             let mut scratch = scratch[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
             for Turn { layer, from, to, images } in schedule(count) {
@@ -109,9 +111,15 @@ impl<S: Simd> Network<S> {
                 }
             }
         });
-        let (last, map) = maps[maps.len() - 1];
+        let (last, map) = maps[BLOCK5];
         self.simd.vectorize(Maxima { map, images: count, last, to: Shared::new(maxima) });
-        features.extend_from_slice(&maxima[..count * FEATURES]);
+        pass.features.extend_from_slice(&maxima[..count * FEATURES]);
+        if with_maps {
+            for (layer, to) in [(BLOCK4, &mut pass.block4_pool), (BLOCK5, &mut pass.block5_pool)] {
+                let (map, buffer) = &workspace.maps[layer];
+                map.copy_out(buffer, count, to);
+            }
+        }
     }
 }
 

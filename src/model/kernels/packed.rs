@@ -17,7 +17,6 @@ use sha2::{Digest as _, Sha256};
 use super::memory::Buffer;
 use super::plan::Layout;
 use super::{Error, Settings};
-use crate::message::hex;
 
 /// Bytes of the header: a page, so that the floats behind it are aligned.
 const HEADER: usize = 4096;
@@ -127,7 +126,7 @@ impl PackFile {
 
     /// The header with the hash of the floats.
     fn complete(&self, floats: &[u8]) -> String {
-        format!("{}sha256 {}\n", self.header, hex(&Sha256::digest(floats)))
+        format!("{}sha256 {:x}\n", self.header, Sha256::digest(floats))
     }
 
     /// Reads the file and checks every byte. Returns its path; `None` where there is none.

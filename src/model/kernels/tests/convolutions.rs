@@ -125,13 +125,9 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
         };
         job.run(simd, member, &mut Scratch::new());
     });
-    let side = convolution.output_size();
-    let values = (0..images * outputs * side * side).map(|number| {
-        let (x, y, plane) = (number % side, number / side % side, number / side / side);
-        let (channel, image) = (plane % outputs, plane / outputs);
-        target[target_map.position(image, y, x) + channel / S::LANES * target_map.plane() + channel % S::LANES]
-    });
-    values.collect()
+    let mut values = Vec::new();
+    target_map.copy_out(&target, images, &mut values);
+    values
 }
 
 fn check<S: Simd>(simd: S) {
