@@ -21,7 +21,7 @@
 //! | [`fetch`] | URL to bytes; `guard` decides which addresses may be reached |
 //! | [`decode`] | bytes to pixels, with limits before allocation |
 //! | [`extract`] | the model thread: batching behind one `async fn` |
-//! | [`model`] | manifests, weights, preprocessing, the network |
+//! | [`model`] | manifests, weights, preprocessing, the network; `kernels` has its fused convolutions |
 //! | [`embedding`], [`distance`] | the vector type; the four modes and their formulas |
 //! | [`store`] | documents and hits; the embedded store and Elasticsearch |
 //! | [`index`] | batches of writes, flushed and retried item by item |
@@ -42,7 +42,9 @@
 //! - Only `pipeline` knows the order of the stages.
 //! - A vector is never compared with one of another model: the model's fingerprint is written into every store and
 //!   checked before the first write and the first search.
-//! - There is one trait, [`model::Model`]. Everything else is an enum or a struct.
+//! - There is one trait, [`model::Model`]. Everything else is an enum or a struct, but in `model::kernels`: instruction sets
+//!   are types there, so that each gets machine code of its own.
+//! - `unsafe` stands in [`model::kernels`] and in the embedded store's scan alone, each block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 
 pub mod backoff;
