@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::thread;
 
+use tokio::runtime::Handle;
+use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::embedding::{Degenerate, Embedding};
@@ -30,6 +32,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Extractor {
     requests: mpsc::Sender<Request>,
+    urgent: mpsc::Sender<Request>,
 }
 
 struct Request {
@@ -38,15 +41,18 @@ struct Request {
 }
 
 impl Extractor {
-    /// Starts the model thread.
+    /// Starts the model thread. Must be called within a runtime.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(model: Box<dyn Model>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         // Two batches: one in the network, one ready for it. More would only hide pixels from the memory bound.
-        let (requests, intake) = mpsc::channel(2 * MAX_BATCH);
-        thread::Builder::new().name("model".into()).spawn(move || run(model, intake, &metrics))?;
-        Ok(Self { requests })
+        let (requests, waiting) = mpsc::channel(2 * MAX_BATCH);
+        let (urgent, waiting_urgently) = mpsc::channel(MAX_BATCH);
+        let intake = Intake { requests: waiting, urgent: waiting_urgently };
+        let runtime = Handle::current();
+        thread::Builder::new().name("model".into()).spawn(move || run(model, intake, &runtime, &metrics))?;
+        Ok(Self { requests, urgent })
     }
 
     /// Computes the features of one image. Waits for room, then for the batch that takes the image along.
@@ -54,16 +60,57 @@ impl Extractor {
     /// # Errors
     /// See [`Error`].
     pub async fn embed(&self, pixels: Pixels) -> Result<Embedding, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { pixels, answer }).await.map_err(|_| Error::Stopped)?;
-        answered.await.map_err(|_| Error::Stopped)?
+        send(&self.requests, pixels).await
+    }
+
+    /// As [`Extractor::embed`], before all that wait there: somebody is waiting for the answer of a search. It waits for the
+    /// batch that is in the network, and is in the next.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn embed_first(&self, pixels: Pixels) -> Result<Embedding, Error> {
+        send(&self.urgent, pixels).await
     }
 }
 
-fn run(mut model: Box<dyn Model>, mut intake: mpsc::Receiver<Request>, metrics: &Metrics) {
+async fn send(to: &mpsc::Sender<Request>, pixels: Pixels) -> Result<Embedding, Error> {
+    let (answer, answered) = oneshot::channel();
+    to.send(Request { pixels, answer }).await.map_err(|_| Error::Stopped)?;
+    answered.await.map_err(|_| Error::Stopped)?
+}
+
+/// What waits for the network.
+struct Intake {
+    requests: mpsc::Receiver<Request>,
+    urgent: mpsc::Receiver<Request>,
+}
+
+impl Intake {
+    /// Takes what is waiting and never waits for more: a lone image must not be held up to fill a batch. Nothing once nobody
+    /// can send any more.
+    async fn next(&mut self, batch: &mut Vec<Request>) {
+        select! {
+            biased;
+            Some(request) = self.urgent.recv() => batch.push(request),
+            Some(request) = self.requests.recv() => batch.push(request),
+            else => return,
+        }
+        // Empty and closed are the same here.
+        while batch.len() < MAX_BATCH
+            && let Ok(request) = self.urgent.try_recv().or_else(|_| self.requests.try_recv())
+        {
+            batch.push(request);
+        }
+    }
+}
+
+fn run(mut model: Box<dyn Model>, mut intake: Intake, runtime: &Handle, metrics: &Metrics) {
     let mut waiting = Vec::with_capacity(MAX_BATCH);
-    // Takes what is waiting and never waits for more: a lone image must not be held up to fill a batch.
-    while intake.blocking_recv_many(&mut waiting, MAX_BATCH) > 0 {
+    loop {
+        runtime.block_on(intake.next(&mut waiting));
+        if waiting.is_empty() {
+            return;
+        }
         // A caller that has gone (timed out, cancelled) needs no features.
         waiting.retain(|request| !request.answer.is_closed());
         let (batch, answers): (Vec<_>, Vec<_>) = waiting.drain(..).map(|r| (r.pixels, r.answer)).unzip();
@@ -85,5 +132,71 @@ fn run(mut model: Box<dyn Model>, mut intake: mpsc::Receiver<Request>, metrics: 
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::model::{self, INPUT_BYTES};
+
+    /// Says which images are in each batch, and answers when it is told to.
+    struct Slow {
+        batches: Sender<Vec<u8>>,
+        go_on: Receiver<()>,
+    }
+
+    impl Model for Slow {
+        fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, model::Error> {
+            self.batches.send(batch.iter().map(|pixels| pixels.as_rgb()[0]).collect()).unwrap();
+            self.go_on.recv().unwrap();
+            Ok(batch.iter().map(|_| Embedding::normalize(vec![1.0])).collect())
+        }
+    }
+
+    fn image(number: u8) -> Pixels {
+        Pixels::new(vec![number; INPUT_BYTES]).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_search_waits_for_the_batch_in_the_network_only() {
+        let (batches, seen) = channel();
+        let (answer, go_on) = channel();
+        let metrics = Arc::new(Metrics::new("slow", "none").unwrap());
+        let extractor = Extractor::start(Box::new(Slow { batches, go_on }), metrics).unwrap();
+        let sent = |number: u8, first: bool| {
+            let extractor = extractor.clone();
+            tokio::spawn(async move {
+                if first {
+                    extractor.embed_first(image(number)).await.map(drop)
+                } else {
+                    extractor.embed(image(number)).await.map(drop)
+                }
+            })
+        };
+        let mut tasks = vec![sent(0, false)];
+        assert_eq!(seen.recv().unwrap(), [0]);
+        tasks.extend((1..=20).map(|number| sent(number, false)));
+        // All that there is room for.
+        while extractor.requests.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        tasks.push(sent(100, true));
+        while extractor.urgent.capacity() == MAX_BATCH {
+            tokio::task::yield_now().await;
+        }
+        answer.send(()).unwrap();
+        let batch = seen.recv().unwrap();
+        assert_eq!((batch[0], batch.len()), (100, MAX_BATCH));
+        // And nobody is forgotten; the channel's end lets the thread go.
+        (0..tasks.len()).for_each(|_| answer.send(()).unwrap());
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        drop(extractor);
+        while seen.recv().is_ok() {}
     }
 }
