@@ -74,6 +74,11 @@ impl Convolution {
         tiling.side * tiling.tile
     }
 
+    /// Blocks of tiles in an image.
+    pub(super) fn blocks(&self) -> usize {
+        Tiling::of(self, 1, false).tiles() / self.block
+    }
+
     /// Height and width of its output.
     pub(super) fn output_size(&self) -> usize {
         self.size / if self.pool { 2 } else { 1 }

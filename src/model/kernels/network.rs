@@ -23,8 +23,6 @@ const IMAGE: usize = first::INPUTS * first::SIZE * first::SIZE;
 pub const FEATURES: usize = 512;
 /// Images that pass together.
 pub const MAX_BATCH: usize = 8;
-/// The convolutions that run image by image, behind the first: their maps are so large that they would leave the cache.
-const SINGLE: usize = 3;
 
 /// VGG16 up to its last pooling, and the maximum of each channel over space.
 pub(super) struct Network<S> {
@@ -32,6 +30,8 @@ pub(super) struct Network<S> {
     team: Team,
     layout: Layout,
     packed: Packed,
+    /// How many of the convolutions run image by image.
+    single: usize,
     workspace: Mutex<Workspace>,
 }
 
@@ -64,8 +64,9 @@ impl<S: Simd> Network<S> {
             team.pool().install(|| pack::<S>(&layout, &layers, &mut packed));
             file.keep(packed)
         };
-        let workspace = Mutex::new(Workspace::new::<S>(&layout.convolutions, team.size(), 0));
-        Ok(Self { simd, team, layout, packed, workspace })
+        let single = single(&layout.convolutions, team.size());
+        let workspace = Mutex::new(Workspace::new::<S>(&layout.convolutions, single, team.size(), 0));
+        Ok(Self { simd, team, layout, packed, single, workspace })
     }
 
     /// See [`super::Vgg16::forward`].
@@ -82,7 +83,7 @@ impl<S: Simd> Network<S> {
         let count = images.len() / IMAGE;
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         if workspace.capacity < count {
-            *workspace = Workspace::new::<S>(&self.layout.convolutions, self.team.size(), count);
+            *workspace = Workspace::new::<S>(&self.layout.convolutions, self.single, self.team.size(), count);
         }
         let Workspace { images: bordered, maps, together, scratch, features: maxima, .. } = &mut *workspace;
         for (from, to) in images.chunks_exact(IMAGE).zip(bordered.chunks_exact_mut(first::IMAGE)) {
@@ -97,7 +98,7 @@ impl<S: Simd> Network<S> {
         let times = Mutex::new(&mut pass.times);
         self.team.run(|member| {
             let mut scratch = scratch[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
-            for Turn { layer, from, to, images } in schedule(count) {
+            for Turn { layer, from, to, images } in schedule(count, self.single) {
                 let start = Instant::now();
                 let source = match layer.checked_sub(1) {
                     None => Source::Pixels(first, bordered),
@@ -132,20 +133,26 @@ struct Turn {
     images: usize,
 }
 
-/// The turns of a pass.
-fn schedule(count: usize) -> impl Iterator<Item = Turn> {
-    let single = (0..count).flat_map(|image| {
-        (0..SINGLE).map(move |layer| {
+/// How many of the first convolutions run image by image: as long as one image gives work to all threads. Its maps stay in the
+/// cache then, and those of the other images take no memory.
+fn single(convolutions: &[Convolution], team: usize) -> usize {
+    convolutions.iter().take_while(|convolution| convolution.blocks() >= 2 * team).count()
+}
+
+/// The turns of a pass over `count` images, in which the first `single` convolutions run image by image.
+fn schedule(count: usize, single: usize) -> impl Iterator<Item = Turn> {
+    let one_by_one = (0..count).flat_map(move |image| {
+        (0..single).map(move |layer| {
             let from = if layer == 0 { image } else { 0 };
-            let to = if layer == SINGLE - 1 { image } else { 0 };
+            let to = if layer == single - 1 { image } else { 0 };
             Turn { layer, from, to, images: 1 }
         })
     });
-    single.chain((SINGLE..LAYERS.len()).map(move |layer| Turn { layer, from: 0, to: 0, images: count }))
+    one_by_one.chain((single..LAYERS.len()).map(move |layer| Turn { layer, from: 0, to: 0, images: count }))
 }
 
 impl Workspace {
-    fn new<S: Simd>(convolutions: &[Convolution], team: usize, capacity: usize) -> Self {
+    fn new<S: Simd>(convolutions: &[Convolution], single: usize, team: usize, capacity: usize) -> Self {
         let mut maps = Vec::new();
         for (layer, convolution) in convolutions.iter().enumerate() {
             let (size, channels) = (convolution.output_size(), convolution.outputs);
@@ -153,7 +160,7 @@ impl Workspace {
                 Some(next) => Map::bordered(size, channels, S::LANES, next.extent()),
                 None => Map::bare(size, channels, S::LANES),
             };
-            let images = if layer < SINGLE - 1 { capacity.min(1) } else { capacity };
+            let images = if layer + 1 < single { capacity.min(1) } else { capacity };
             maps.push((map, Buffer::new(map.image() * images)));
         }
         let together = convolutions.iter().filter(|c| Split::of(c, capacity.min(1), team) == Split::Outputs);

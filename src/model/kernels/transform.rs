@@ -14,8 +14,8 @@ pub(super) trait Algorithm<const M: usize, const A: usize> {
     const PAIRS: usize;
 }
 
-/// Tiles of 7 x 7. They divide every map of the network and take 5.5 multiplications less than a direct convolution for
-/// each one that it does; the points are those with the least error of many tried.
+/// Tiles of 7 x 7, which divide every map of the network: 1.65 multiplications for an output, where a direct convolution has
+/// 9. Tiles of 8 x 8 have fewer, but their transforms take what that saves.
 pub(super) struct F7;
 
 impl Algorithm<7, 9> for F7 {
@@ -23,7 +23,7 @@ impl Algorithm<7, 9> for F7 {
     const PAIRS: usize = 0;
 }
 
-/// Tiles of 4 x 4, whose transformed weights take less than half of the memory.
+/// Tiles of 4 x 4: 2.25 multiplications for an output, but transformed weights take less than half of the memory.
 pub(super) struct F4;
 
 impl Algorithm<4, 6> for F4 {
