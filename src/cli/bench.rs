@@ -14,7 +14,7 @@ use super::{Error, Exit, setup};
 use crate::extract::MAX_BATCH;
 use crate::model::compute::Compute;
 use crate::model::kernels;
-use crate::model::vgg16::{Vgg16, convolutions};
+use crate::model::vgg16::{BLOCKS, Vgg16, convolutions};
 use crate::model::{INPUT_BYTES, INPUT_SIZE, Model, Pixels};
 
 /// Measure how fast this machine computes features
@@ -45,7 +45,7 @@ struct Report {
     peak_gflops: Option<f64>,
     /// From files to a network that is ready for an image.
     start_ms: f64,
-    /// The same where weights must be packed first.
+    /// The same where weights are packed into memory first.
     packing_start_ms: Option<f64>,
     /// Memory of the process after the passes, in MB, and the part of it that other processes share.
     rss_mb: f64,
@@ -178,17 +178,11 @@ fn layers(model: &Vgg16, images: &[Pixels], runs: u32) -> Result<Vec<Layer>, cra
 
 /// Floating-point operations of each convolution, done directly, for one image.
 fn operations() -> Vec<f64> {
-    let mut size = INPUT_SIZE;
-    let mut block = '1';
+    // Each block halves the map of the one before.
+    let sizes = BLOCKS.iter().enumerate().flat_map(|(block, layers)| vec![INPUT_SIZE >> block; layers.len()]);
     convolutions()
-        .map(|(name, inputs, outputs)| {
-            // The names tell the blocks, and each block halves the map: "block2_conv1".
-            let this = name.chars().nth(5).unwrap_or(block);
-            if std::mem::replace(&mut block, this) != this {
-                size /= 2;
-            }
-            (2 * 9 * inputs * outputs * size * size) as f64
-        })
+        .zip(sizes)
+        .map(|((_, inputs, outputs), size)| (2 * 9 * inputs * outputs * size * size) as f64)
         .collect()
 }
 
@@ -216,8 +210,7 @@ impl Report {
             let _ = write!(speed, ": {:.2} of the peak of {peak:.0}", self.direct_gflops / peak);
         }
         row("speed", speed);
-        let packing =
-            self.packing_start_ms.map_or(String::new(), |ms| format!(" ({ms:.0} ms where weights are packed)"));
+        let packing = self.packing_start_ms.map_or(String::new(), |ms| format!(" ({ms:.0} ms with packing)"));
         row("start", format!("{:.0} ms{packing}", self.start_ms));
         row(
             "memory",

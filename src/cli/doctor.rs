@@ -10,6 +10,7 @@ use super::output::{self, OutputArgs, Table};
 use super::worker::WorkerArgs;
 use super::{Error, Exit, setup};
 use crate::config::Layers;
+use crate::model::compute::memory_limit;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store;
 
@@ -106,7 +107,7 @@ fn cpu(args: &ModelArgs) -> Finding {
     }
 }
 
-/// What the machine has left, what the cgroup (version 2) allows, and what a worker may take.
+/// What the machine has left, what the cgroup allows, and what a worker may take.
 fn memory(layers: &Layers) -> Finding {
     let finding = |state, detail| Finding { check: "memory", state, detail };
     let bound = match WorkerArgs::from_layers(layers) {
@@ -114,7 +115,7 @@ fn memory(layers: &Layers) -> Finding {
         Err(error) => return finding(State::Problem, error.to_string()),
     };
     let read = |file| std::fs::read_to_string(file).ok();
-    let allowed = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse().ok());
+    let allowed = memory_limit();
     let available = read("/proc/meminfo").and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)

@@ -27,12 +27,12 @@ pub enum KernelChoice {
 /// The setting `--plan`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PlanChoice {
-    /// Small where the cgroup allows less than 2 GiB, else fast
+    /// Small where the container's cgroup allows less than 2 GiB, else fast
     #[default]
     Auto,
     /// The least time: 390 MB of weights
     Fast,
-    /// The least memory: 240 MB of weights
+    /// The least memory: 235 MB of weights
     Small,
 }
 
@@ -82,9 +82,9 @@ impl Compute {
 
     /// What the kernels are told; `None` where Candle's own convolutions are used.
     pub(super) fn settings(&self, weights: &Loaded) -> Option<kernels::Settings> {
-        let place = kernels::Place { canonical: weights.path.clone(), sha256: weights.sha256.clone() };
-        let place = Some(place).filter(|_| !self.no_packed_file);
-        Some(kernels::Settings { kernel: self.kernel()?, plan: self.plan(), threads: self.threads, place })
+        let canonical = kernels::Canonical { path: weights.path.clone(), sha256: weights.sha256.clone() };
+        let canonical = Some(canonical).filter(|_| !self.no_packed_file);
+        Some(kernels::Settings { kernel: self.kernel()?, plan: self.plan(), threads: self.threads, canonical })
     }
 
     /// The plan.
@@ -97,7 +97,7 @@ impl Compute {
     }
 }
 
-/// What the cgroup allows this process, in bytes; `None` where it sets no limit. Version 2, else version 1.
+/// What the cgroup of this process's container allows, in bytes; `None` where it sets no limit. Version 2, else version 1.
 pub fn memory_limit() -> Option<u64> {
     let read = |file| fs::read_to_string(file).ok()?.trim().parse().ok();
     // Version 1 says "no limit" as a number beyond any machine.

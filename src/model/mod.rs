@@ -39,7 +39,8 @@ impl Pixels {
 /// Loads a model of the catalogue with its weights, ready for its first image.
 ///
 /// # Errors
-/// When the weights are missing, damaged or of another model: a model never starts with other weights than its own.
+/// When the weights are missing, damaged or of another model: a model never starts with other weights than its own. Packed
+/// ones are taken for what they were written as; [`check_packed`] looks at every byte.
 pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box<dyn Model>, Error> {
     match manifest.network {
         #[cfg(feature = "stub-model")]

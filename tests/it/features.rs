@@ -3,6 +3,7 @@
 //! `tests/fixtures/make_fixtures.py` makes the expected rows with Pillow and onnxruntime from the same weights.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -117,8 +118,29 @@ fn kernels() -> impl Iterator<Item = KernelChoice> {
 }
 
 fn load(manifest: &Manifest, kernel: KernelChoice, plan: PlanChoice) -> Vgg16 {
-    let compute = Compute { kernel, plan, no_packed_file: true, threads: None };
-    imgdex::model::load_vgg16(manifest, &model_folder(), &compute).unwrap()
+    load_with(manifest, &Compute { kernel, plan, no_packed_file: true, threads: None })
+}
+
+fn load_with(manifest: &Manifest, compute: &Compute) -> Vgg16 {
+    imgdex::model::load_vgg16(manifest, &model_folder(), compute).unwrap()
+}
+
+/// However work is shared, each sum is added up in the same order.
+#[tokio::test]
+async fn any_number_of_threads_gives_the_same_features() {
+    let manifest = Manifest::find("vgg16").unwrap();
+    let pixels = pixels(&manifest).await;
+    let compute = |threads| Compute { threads: NonZeroUsize::new(threads), no_packed_file: true, ..Compute::default() };
+    let alone = features(&mut load_with(&manifest, &compute(1)), &pixels[..8], 8);
+    for threads in [2, 3, 5, 17, 70] {
+        let mut model = load_with(&manifest, &compute(threads));
+        for batch in [1, 3, 8] {
+            // Far more threads than cores: an image is enough.
+            let images = if threads > 5 { batch } else { 8 };
+            let found = features(&mut model, &pixels[..images], batch);
+            assert!(found == alone[..images], "{threads} threads, batches of {batch}");
+        }
+    }
 }
 
 #[tokio::test]

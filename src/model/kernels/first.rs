@@ -51,8 +51,8 @@ impl<'a> First<'a> {
 pub(super) struct Patch {
     image: usize,
     /// Where in the border of the map it begins.
-    top: usize,
-    left: usize,
+    pub(super) top: usize,
+    pub(super) left: usize,
     rows: usize,
     columns: usize,
 }
@@ -70,11 +70,6 @@ impl Patch {
     /// Floats from a block of channels to the next. A line lies between, or they might meet in the same sets of the cache.
     pub(super) fn plane(&self, lanes: usize) -> usize {
         self.rows * self.row(lanes) + super::memory::LINE
-    }
-
-    /// Where the inputs of a tile begin, whose first output is at this position.
-    pub(super) fn window(&self, lanes: usize, y: usize, x: usize) -> usize {
-        (y - self.top) * self.row(lanes) + (x - self.left) * lanes
     }
 }
 
@@ -110,15 +105,19 @@ impl Task for Fill<'_> {
                     (patch.columns, patch.columns)
                 };
                 for block in 0..PANEL {
-                    zero(simd, to, start + block * plane, before);
-                    zero(simd, to, start + block * plane + after * S::LANES, patch.columns - after);
+                    // SAFETY: both begin at a multiple of a register.
+                    unsafe {
+                        zero(simd, to, start + block * plane, before);
+                        zero(simd, to, start + block * plane + after * S::LANES, patch.columns - after);
+                    }
                 }
                 let mut x = before;
                 while x < after {
                     let len = (after - x).div_ceil((after - x).div_ceil(S::TILES));
                     let from = (patch.top + y - 1) * ROW + patch.left + x - 1;
-                    let to = to.part(start + x * S::LANES, plane + len * S::LANES);
-                    pixels(simd, len, image, from, weights, bias, (to, plane));
+                    let to = to.part(start + x * S::LANES, (PANEL - 1) * plane + len * S::LANES);
+                    // SAFETY: the part reaches to the last block's last pixel, and begins at a multiple of a register.
+                    unsafe { pixels(simd, len, image, from, weights, bias, (to, plane)) };
                     x += len;
                 }
             }
@@ -127,8 +126,11 @@ impl Task for Fill<'_> {
 }
 
 /// Clears some registers.
+///
+/// # Safety
+/// The offset must be a multiple of a register.
 #[inline(always)]
-fn zero<S: Simd>(simd: S, to: Shared<'_>, offset: usize, registers: usize) {
+unsafe fn zero<S: Simd>(simd: S, to: Shared<'_>, offset: usize, registers: usize) {
     let to = to.part(offset, registers * S::LANES);
     for i in 0..registers {
         // SAFETY: the part has so many registers.
@@ -136,9 +138,16 @@ fn zero<S: Simd>(simd: S, to: Shared<'_>, offset: usize, registers: usize) {
     }
 }
 
-/// Computes `count` neighbouring outputs of a panel; `from` is where the inputs of the first begin.
+/// Computes `count` neighbouring outputs of a panel; `from` is where the inputs of the first begin. Weights and biases lie on
+/// whole lines.
+///
+/// # Safety
+/// So many registers must be writable and aligned at `to.0`, and [`PANEL`] times, `to.1` floats apart.
+///
+/// # Panics
+/// With more than [`Simd::TILES`].
 #[inline(always)]
-fn pixels<S: Simd>(
+unsafe fn pixels<S: Simd>(
     simd: S,
     count: usize,
     image: &[f32],
@@ -150,7 +159,10 @@ fn pixels<S: Simd>(
     macro_rules! by_count {
         ($($count:literal)*) => {
             match count {
-                $($count if $count <= S::TILES => pixels_in_registers::<S, $count>(simd, image, from, weights, bias, to),)*
+                // SAFETY: the caller's.
+                $($count if $count <= S::TILES => unsafe {
+                    pixels_in_registers::<S, $count>(simd, image, from, weights, bias, to);
+                },)*
                 _ => panic!("{count} pixels at a time"),
             }
         };
@@ -158,8 +170,10 @@ fn pixels<S: Simd>(
     by_count!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
+/// # Safety
+/// As [`pixels`].
 #[inline(always)]
-fn pixels_in_registers<S: Simd, const COUNT: usize>(
+unsafe fn pixels_in_registers<S: Simd, const COUNT: usize>(
     simd: S,
     image: &[f32],
     from: usize,

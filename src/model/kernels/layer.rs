@@ -8,6 +8,7 @@ use super::memory::{Buffer, LINE, Map, Shared};
 use super::simd::Simd;
 use super::steps::{LINES, Multiply, Place, ToOutputs, ToPoints, Window, points_before};
 use super::team::Member;
+use super::tiling::Tiling;
 use super::transform::{Algorithm, F4, F7};
 
 /// The size of a convolution's tiles.
@@ -37,15 +38,15 @@ impl Tile {
 pub(super) enum Split {
     /// Each takes some tiles through all channels. What it works on stays in its own cache.
     Tiles,
-    /// Each takes some outputs of all tiles: for few tiles, so that weights are read once.
+    /// Each takes some outputs of the same tiles, block by block: for few tiles.
     Outputs,
 }
 
 impl Split {
-    /// Whether there are enough tiles for each thread to have its own.
+    /// Whichever gives the threads more to share, where there is not work for all.
     pub(super) fn of(convolution: &Convolution, images: usize, team: usize) -> Self {
-        let tiles = Tiling::of(convolution, images, false).tiles();
-        if tiles < convolution.block * team { Self::Outputs } else { Self::Tiles }
+        let blocks = Tiling::of(convolution, images, false).tiles().div_ceil(convolution.block);
+        if blocks < team && convolution.groups() > blocks { Self::Outputs } else { Self::Tiles }
     }
 }
 
@@ -74,9 +75,14 @@ impl Convolution {
         tiling.side * tiling.tile
     }
 
-    /// Blocks of tiles in an image.
+    /// Whole blocks of tiles in an image.
     pub(super) fn blocks(&self) -> usize {
         Tiling::of(self, 1, false).tiles() / self.block
+    }
+
+    /// Groups of outputs.
+    pub(super) fn groups(&self) -> usize {
+        self.outputs / self.group
     }
 
     /// Height and width of its output.
@@ -101,8 +107,9 @@ pub(super) struct Job<'a> {
     pub(super) source: Source<'a>,
     pub(super) target: (Shared<'a>, Map),
     pub(super) images: usize,
-    /// The numbers of the first image there.
-    pub(super) first: (usize, usize),
+    /// The number of the first image in the source, and in the target.
+    pub(super) from_image: usize,
+    pub(super) to_image: usize,
     /// Points of tiles that all threads multiply.
     pub(super) together: Shared<'a>,
 }
@@ -128,57 +135,6 @@ impl Scratch {
     }
 }
 
-/// Tiles in the order in which they are worked on: strips of a few rows of tiles, each from left to right.
-struct Tiling {
-    tile: usize,
-    /// Tiles along a side of the map.
-    side: usize,
-    /// Rows of tiles in a strip.
-    strip: usize,
-    images: usize,
-}
-
-impl Tiling {
-    fn of(convolution: &Convolution, images: usize, from_pixels: bool) -> Self {
-        let tile = convolution.tile.outputs();
-        let strip = match (convolution.pool, convolution.tile) {
-            // Pooling joins outputs of neighbouring tiles.
-            (true, Tile::Seven) => 2,
-            // A patch of the first convolution has rows above and below that its neighbours have too.
-            _ if from_pixels => 4,
-            _ => 1,
-        };
-        // Whole strips. A strip of four is of the network's first map only, which it divides.
-        let side = convolution.size.div_ceil(tile).next_multiple_of(strip.min(2));
-        Self { tile, side, strip, images }
-    }
-
-    fn tiles(&self) -> usize {
-        self.images * self.side * self.side
-    }
-
-    /// How many tiles are to stay together: those whose outputs are pooled together.
-    fn unit(&self) -> usize {
-        self.strip * self.strip.min(2)
-    }
-
-    /// The tiles of each block: about `block`, and of one strip only where that is asked for.
-    fn blocks(&self, block: usize, within_strip: bool) -> impl Fn(usize) -> Option<Range<usize>> {
-        let (tiles, unit) = (self.tiles(), self.unit());
-        let strip = if within_strip { self.side * self.strip } else { tiles };
-        let blocks = tiles / strip * strip.div_ceil(block);
-        let start = move |block| tiles / unit * block / blocks * unit;
-        move |block| (block < blocks).then(|| start(block)..start(block + 1))
-    }
-
-    /// Image, row and column of a tile.
-    fn place(&self, index: usize) -> (usize, usize, usize) {
-        let (image, index) = (index / (self.side * self.side), index % (self.side * self.side));
-        let (strip, index) = (index / (self.side * self.strip), index % (self.side * self.strip));
-        (image, strip * self.strip + index % self.strip, index / self.strip)
-    }
-}
-
 impl Job<'_> {
     /// Does this thread's share. It is finished when all have met.
     pub(super) fn run<S: Simd>(&self, simd: S, member: &Member<'_>, scratch: &mut Scratch) {
@@ -197,38 +153,40 @@ impl Job<'_> {
         let convolution = self.convolution;
         let from_pixels = matches!(self.source, Source::Pixels(..));
         let tiling = Tiling::of(convolution, self.images, from_pixels);
-        let tiles = tiling.blocks(convolution.block, from_pixels);
-        let groups = convolution.outputs / convolution.group;
-        let blocks = convolution.inputs / S::LANES;
+        let block = tiling.blocks(convolution.block, from_pixels);
+        let (channels, groups) = (convolution.inputs / S::LANES, convolution.groups());
+        let Scratch { points, sums, lines, patch, places } = scratch;
         match Split::of(convolution, self.images, member.team()) {
             Split::Tiles => {
-                while let Some(tiles) = tiles(member.take()) {
-                    let patch = self.place(simd, &tiling, tiles, scratch);
-                    let Scratch { points, sums, lines, places, patch: buffer } = &mut *scratch;
+                while let Some(tiles) = block(member.take()) {
+                    let source = self.place(simd, &tiling, tiles, places, patch);
                     points.reserve(points_len::<S>(convolution, places.len()));
                     let points = Shared::new(points);
-                    let source = self.window(patch, Shared::new(buffer));
-                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, 0..blocks, points, lines));
+                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, 0..channels, points, lines));
                     for group in 0..groups {
                         self.group::<S, F, M, A>(simd, group, places, points, sums, lines);
                     }
                 }
             }
             Split::Outputs => {
-                for block in 0.. {
-                    let Some(tiles) = tiles(block) else { break };
-                    if block > 0 {
-                        member.meet();
-                    }
-                    let patch = self.place(simd, &tiling, tiles, scratch);
-                    let Scratch { sums, lines, places, patch: buffer, .. } = &mut *scratch;
-                    let source = self.window(patch, Shared::new(buffer));
-                    let share = blocks * member.index() / member.team()..blocks * (member.index() + 1) / member.team();
+                let mut number = 0;
+                while let Some(tiles) = block(number) {
+                    let source = self.place(simd, &tiling, tiles, places, patch);
+                    let share = |member: usize, team| channels * member / team;
+                    let mine = share(member.index(), member.team())..share(member.index() + 1, member.team());
                     let points = self.together;
-                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, share, points, lines));
+                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, mine, points, lines));
                     member.meet();
-                    while let Some(group) = Some(member.take()).filter(|group| *group < groups) {
+                    loop {
+                        let group = member.take();
+                        if group >= groups {
+                            break;
+                        }
                         self.group::<S, F, M, A>(simd, group, places, points, sums, lines);
+                    }
+                    number += 1;
+                    if block(number).is_some() {
+                        member.meet();
                     }
                 }
             }
@@ -269,46 +227,39 @@ impl Job<'_> {
     }
 
     /// Finds where the tiles are read and written. From pixels, computes their inputs first.
-    fn place<S: Simd>(&self, simd: S, tiling: &Tiling, tiles: Range<usize>, scratch: &mut Scratch) -> Option<Patch> {
-        let (tile, size) = (tiling.tile, self.convolution.size);
-        let shrink = if self.convolution.pool { 2 } else { 1 };
-        let patch = match self.source {
-            Source::Map(..) => None,
+    fn place<'a, S: Simd>(
+        &'a self,
+        simd: S,
+        tiling: &Tiling,
+        tiles: Range<usize>,
+        places: &mut Vec<Place>,
+        buffer: &'a mut Buffer,
+    ) -> Window<'a> {
+        let &Tiling { tile, strip, .. } = tiling;
+        let source = match self.source {
+            Source::Map(floats, map) => Window::of_map(floats, &map, self.from_image),
             Source::Pixels(first, pixels) => {
                 let (image, row, left) = tiling.place(tiles.start);
                 let (last, _, right) = tiling.place(tiles.end - 1);
                 debug_assert!(image == last, "a patch lies in one image");
-                let extent = (tiling.strip * tile + 2, (right + 1 - left) * tile + 2);
-                let patch = Patch::new(self.first.0 + image, (row * tile, left * tile), extent);
-                scratch.patch.reserve(self.convolution.inputs / S::LANES * patch.plane(S::LANES));
-                simd.vectorize(first.fill(pixels, patch, &mut scratch.patch));
-                Some(patch)
+                let (corner, extent) = ((row * tile, left * tile), (strip * tile + 2, (right + 1 - left) * tile + 2));
+                let patch = Patch::new(self.from_image + image, corner, extent);
+                buffer.reserve(self.convolution.inputs / S::LANES * patch.plane(S::LANES));
+                simd.vectorize(first.fill(pixels, patch, buffer));
+                Window::of_patch(Shared::new(buffer), &patch, S::LANES)
             }
         };
-        scratch.places.clear();
-        scratch.places.extend(tiles.map(|index| {
+        let (size, target) = (self.convolution.size, &self.target.1);
+        let shrink = if self.convolution.pool { 2 } else { 1 };
+        places.clear();
+        places.extend(tiles.map(|index| {
             let (image, row, column) = tiling.place(index);
             let (y, x) = (row * tile, column * tile);
-            let from = match (self.source, patch) {
-                (_, Some(patch)) => patch.window(S::LANES, y, x),
-                (Source::Map(_, map), None) => map.window(self.first.0 + image, y, x),
-                (Source::Pixels(..), None) => 0,
-            };
-            let to = self.target.1.position(self.first.1 + image, y / shrink, x / shrink);
+            let from = source.tile(image, y, x, S::LANES);
+            let to = target.position(self.to_image + image, y / shrink, x / shrink);
             Place { from, to, rows: tile.min(size.saturating_sub(y)), columns: tile.min(size.saturating_sub(x)) }
         }));
-        patch
-    }
-
-    fn window<'a>(&'a self, patch: Option<Patch>, buffer: Shared<'a>) -> Window<'a> {
-        match (self.source, patch) {
-            (Source::Map(floats, map), _) => Window { floats, row: map.row(), plane: map.plane() },
-            (Source::Pixels(..), patch) => {
-                let lanes = self.target.1.lanes;
-                let (row, plane) = patch.map_or((0, 0), |patch| (patch.row(lanes), patch.plane(lanes)));
-                Window { floats: buffer, row, plane }
-            }
-        }
+        source
     }
 }
 

@@ -132,9 +132,4 @@ impl Map {
             }
         }
     }
-
-    /// Where the inputs of the tile whose first output is at this position begin.
-    pub(super) fn window(&self, image: usize, y: usize, x: usize) -> usize {
-        image * self.image() + y * self.row() + x * self.lanes
-    }
 }

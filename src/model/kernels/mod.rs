@@ -10,6 +10,7 @@
 //! | [`steps`] | these three for all tiles in hand |
 //! | [`first`] | the first convolution, on the way into the second |
 //! | [`layer`] | one convolution, shared by threads |
+//! | [`tiling`] | its tiles in order |
 //! | [`plan`] | which tiles each convolution takes |
 //! | [`pack`], [`packed`] | weights to points; a file of them |
 //! | [`network`] | the forward pass |
@@ -33,6 +34,7 @@ mod plan;
 mod simd;
 mod steps;
 mod team;
+mod tiling;
 mod transform;
 
 use std::num::NonZeroUsize;
@@ -43,8 +45,8 @@ use rayon::ThreadPoolBuildError;
 
 use self::network::Network;
 pub use self::network::{FEATURES, MAX_BATCH};
+pub use self::packed::Canonical;
 use self::packed::PackFile;
-pub use self::packed::Place;
 pub use self::plan::Plan;
 #[cfg(target_arch = "x86_64")]
 use self::simd::{Avx2, Avx512};
@@ -110,8 +112,8 @@ pub struct Settings {
     pub plan: Plan,
     /// Threads that compute; `None` takes as many as are granted to the process.
     pub threads: Option<NonZeroUsize>,
-    /// Where packed weights are kept; `None` keeps them in memory.
-    pub place: Option<Place>,
+    /// Where the weights come from, beside which packed ones are kept; `None` keeps them in memory.
+    pub canonical: Option<Canonical>,
 }
 
 /// Why there is no forward pass.

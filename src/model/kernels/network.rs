@@ -83,7 +83,12 @@ impl<S: Simd> Network<S> {
         let count = images.len() / IMAGE;
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         if workspace.capacity < count {
-            *workspace = Workspace::new::<S>(&self.layout.convolutions, self.single, self.team.size(), count);
+            let capacity = if count == 1 { 1 } else { MAX_BATCH };
+            let make =
+                |capacity| Workspace::new::<S>(&self.layout.convolutions, self.single, self.team.size(), capacity);
+            // The old one goes before the new one comes.
+            *workspace = make(0);
+            *workspace = make(capacity);
         }
         let Workspace { images: bordered, maps, together, scratch, features: maxima, .. } = &mut *workspace;
         for (from, to) in images.chunks_exact(IMAGE).zip(bordered.chunks_exact_mut(first::IMAGE)) {
@@ -104,8 +109,8 @@ impl<S: Simd> Network<S> {
                     None => Source::Pixels(first, bordered),
                     Some(before) => Source::Map(maps[before].0, maps[before].1),
                 };
-                let (convolution, target, first) = (&convolutions[layer], maps[layer], (from, to));
-                let job = Job { convolution, packed, source, target, images, first, together };
+                let (convolution, target) = (&convolutions[layer], maps[layer]);
+                let job = Job { convolution, packed, source, target, images, from_image: from, to_image: to, together };
                 job.run(self.simd, member, &mut scratch);
                 if member.index() == 0 {
                     times.lock().unwrap_or_else(PoisonError::into_inner)[layer] += start.elapsed();
@@ -163,8 +168,9 @@ impl Workspace {
             let images = if layer + 1 < single { capacity.min(1) } else { capacity };
             maps.push((map, Buffer::new(map.image() * images)));
         }
-        let together = convolutions.iter().filter(|c| Split::of(c, capacity.min(1), team) == Split::Outputs);
-        let together = together.map(|c| points_len::<S>(c, c.block * 2)).max().unwrap_or(0);
+        // Fewer images are split so if more are.
+        let together = convolutions.iter().filter(|c| Split::of(c, 1, team) == Split::Outputs);
+        let together = together.map(|c| points_len::<S>(c, c.block)).max().unwrap_or(0) * capacity.min(1);
         Self {
             images: Buffer::new(first::IMAGE * capacity),
             maps,

@@ -2,11 +2,13 @@
 //!
 //! The file is a header of one page, as text, and the floats in little-endian order as they lie in memory. It is mapped, not
 //! read: a start takes no time for it, and its pages are there once for all processes. The header names all that the floats
-//! depend on; where it does not say what is expected, the file is packed again.
+//! depend on, and its hash is in the file's name, so that a good file is never replaced: not by another version of this program,
+//! and not while it is mapped, be it on another machine.
 
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -18,17 +20,17 @@ use super::memory::Buffer;
 use super::plan::Layout;
 use super::{Error, Settings};
 
-/// Bytes of the header: a page, so that the floats behind it are aligned.
+/// Bytes of the header: whole lines of the cache, so that the floats behind it are aligned.
 const HEADER: usize = 4096;
 
 const _: () = assert!(cfg!(target_endian = "little"), "packed weights are mapped as they lie in the file");
 
-/// Where packed weights are kept, and of which weights they are.
+/// The weights as the manifest lists them, beside which packed ones are kept.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// The canonical file, beside which the packed one lies.
-    pub canonical: PathBuf,
-    /// SHA-256 of the canonical file.
+pub struct Canonical {
+    /// The file.
+    pub path: PathBuf,
+    /// Its SHA-256.
     pub sha256: String,
 }
 
@@ -44,7 +46,7 @@ impl Deref for Packed {
     fn deref(&self) -> &[f32] {
         match self {
             Self::Memory(buffer) => buffer,
-            // SAFETY: floats lie behind the header, any bits are floats, and the header is a whole number of pages.
+            // SAFETY: floats lie behind the header, any bits are floats, and the header is whole lines.
             Self::File(map) => unsafe {
                 let floats = &map[HEADER..];
                 std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len() / size_of::<f32>())
@@ -65,16 +67,17 @@ impl PackFile {
     /// The file of these settings and this layout.
     pub(super) fn new(settings: &Settings, lanes: usize, layout: &Layout) -> Self {
         let (kernel, plan, floats) = (settings.kernel.name(), settings.plan.name(), layout.len);
-        let weights = settings.place.as_ref().map_or("none", |place| &place.sha256);
+        let weights = settings.canonical.as_ref().map_or("none", |canonical| &canonical.sha256);
         let layout = layout.describe(lanes);
-        let header = format!(
-            "imgdex packed weights 1\nweights {weights}\nkernel {kernel}\nplan {plan}\n{layout}\nfloats {floats}\n"
-        );
-        let path = settings.place.as_ref().map(|place| place.canonical.with_extension(format!("{kernel}-{plan}.pack")));
+        // The version counts orders of packing.
+        let header = format!("imgdex packed weights 1\nweights {weights}\n{layout}\nfloats {floats}\n");
+        let key = format!("{:x}", Sha256::digest(&header));
+        let extension = format!("{kernel}-{plan}-{}.pack", &key[..8]);
+        let path = settings.canonical.as_ref().map(|canonical| canonical.path.with_extension(extension));
         Self { path, header, floats }
     }
 
-    /// Maps the file if it is there and what is expected. Its floats are taken as they are: [`PackFile::verify`] checks them.
+    /// Maps the file if it is there and whole. Its floats are taken as they are: [`PackFile::verify`] checks them.
     pub(super) fn open(&self) -> Option<Packed> {
         let path = self.path.as_ref()?;
         let mut file = File::open(path).ok()?;
@@ -82,11 +85,10 @@ impl PackFile {
         let read = file.read_exact(&mut header).is_ok();
         let len = file.metadata().ok()?.len();
         if !read || !header.starts_with(self.header.as_bytes()) || len != self.file_len() {
-            tracing::info!(path = %path.display(), "packed weights of something else; packing again");
+            tracing::warn!(path = %path.display(), "a file of packed weights is damaged; packing again");
             return None;
         }
-        // SAFETY: nobody changes a file of this name: it is only ever replaced as a whole, by `write`, and the old one stays
-        // as it is as long as it is mapped.
+        // SAFETY: nobody changes a file of this name. It is there as a whole, and only a damaged one is ever replaced.
         unsafe { Mmap::map(&file) }.ok().map(Packed::File)
     }
 
@@ -112,10 +114,11 @@ impl PackFile {
         let bytes = unsafe { std::slice::from_raw_parts(floats.as_ptr().cast::<u8>(), size_of_val(floats)) };
         let mut header = self.complete(bytes).into_bytes();
         header.resize(HEADER, 0);
-        // There as a whole or not at all, also after a power cut.
-        let partial = path.with_extension(format!("{}.part", std::process::id()));
+        // There as a whole or not at all, also after a power cut. Processes in containers all have the same number, so the name
+        // must be nobody else's by other means.
+        let partial = path.with_extension(format!("{:016x}.part", RandomState::new().hash_one(path)));
         let write = || {
-            let mut file = File::create(&partial)?;
+            let mut file = File::create_new(&partial)?;
             file.write_all(&header)?;
             file.write_all(bytes)?;
             file.sync_all()?;
@@ -129,12 +132,14 @@ impl PackFile {
         format!("{}sha256 {:x}\n", self.header, Sha256::digest(floats))
     }
 
-    /// Reads the file and checks every byte. Returns its path; `None` where there is none.
+    /// Checks every byte of the file. Returns its path; `None` where there is none.
     pub(super) fn verify(&self) -> Result<Option<&Path>, Error> {
         let Some(path) = self.path.as_deref().filter(|path| path.exists()) else { return Ok(None) };
         let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-        let bytes = fs::read(path).map_err(|error| damaged(error.to_string()))?;
-        let (header, floats) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged("it is cut off".to_owned()))?;
+        let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
+        // SAFETY: as for `open`.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| damaged(error.to_string()))?;
+        let (header, floats) = map.split_at_checked(HEADER).ok_or_else(|| damaged("it is cut off".to_owned()))?;
         if header.starts_with(self.complete(floats).as_bytes()) {
             Ok(Some(path))
         } else {

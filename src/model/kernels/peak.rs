@@ -7,8 +7,8 @@ use super::memory::{Buffer, Shared};
 use super::simd::{Simd, Task};
 use super::team::Team;
 
-/// Independent sums: enough for the latency of a multiplication times how many start at once.
-const SUMS: usize = 12;
+/// Independent sums: at least the latency of a multiplication times how many start at once, 8 or on some aarch64 16.
+const SUMS: usize = if cfg!(target_arch = "aarch64") { 20 } else { 12 };
 /// Multiplications of each sum in a measurement: some hundredths of a second.
 const ROUNDS: usize = 5_000_000;
 /// Measurements, of which the best counts.

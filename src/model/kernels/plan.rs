@@ -7,6 +7,7 @@ use super::layer::{Convolution, Tile};
 use super::memory::LINE;
 use super::multiply::PANEL;
 use super::simd::Simd;
+use super::transform::{Algorithm, F4, F7};
 
 /// What the choice of tiles is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ const fn four(block: usize, group: usize) -> Choice {
     Choice { tile: Tile::Four, group, block }
 }
 
-/// All but the first convolution. A block's points shall stay in the second level of the cache, and a group's weights be
-/// used for as many tiles as possible: measured.
+/// All but the first convolution. Measured: a block's points should stay in the second level of the cache, yet a group's
+/// weights be used for many tiles; the deeper the layer, the more the weights count.
 const FAST: [Choice; 12] = [
     seven(16, 32),
     seven(32, 64),
@@ -103,6 +104,7 @@ impl Plan {
         let mut convolutions = Vec::with_capacity(LAYERS.len());
         for (&Choice { tile, group, block }, (outputs, pool)) in choices.iter().zip(LAYERS) {
             assert!(group.is_multiple_of(PANEL * S::LANES), "a group has whole panels");
+            assert!(block.is_multiple_of(4), "a block has whole squares of tiles");
             let (weights, bias) = (place(tile.points() * inputs * outputs), place(outputs));
             convolutions.push(Convolution { inputs, outputs, size, pool, tile, group, block, weights, bias });
             inputs = outputs;
@@ -113,11 +115,19 @@ impl Plan {
 }
 
 impl Layout {
-    /// What another layout differs in, where it has other weights in other places.
+    /// All that packed weights depend on beside the weights, but the order in which [`super::pack`] lays them out.
     pub(super) fn describe(&self, lanes: usize) -> String {
         let tiles = self.convolutions.iter().map(|c| format!("{}/{}", c.tile.outputs(), c.group));
-        format!("lanes {lanes}, panel {PANEL}, tiles/group {}", tiles.collect::<Vec<_>>().join(" "))
+        let tiles = tiles.collect::<Vec<_>>().join(" ");
+        let (four, seven) = (points::<F4, 4, 6>(), points::<F7, 7, 9>());
+        format!("lanes {lanes}\npanel {PANEL}\ntiles/group {tiles}\npoints of 4 {four}\npoints of 7 {seven}")
     }
+}
+
+/// The points of an algorithm, as the powers that its outputs take.
+fn points<F: Algorithm<M, A>, const M: usize, const A: usize>() -> String {
+    let powers = const { F::MATRICES.output };
+    powers[1][..A - 1].iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Outputs of each convolution behind the first, and whether pooling follows.

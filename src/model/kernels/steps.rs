@@ -1,6 +1,7 @@
 //! The three steps of a convolution, each compiled for every instruction set.
 //!
-//! What they hand on lies in two buffers of the thread, small enough to stay in its second level of cache:
+//! What they hand on lies in two buffers of the thread; in the first blocks of the network they stay in its second level of
+//! cache:
 //!
 //! - points, part by part of as many tiles as are multiplied at a time: `[point][input / lanes][tile][lane]`,
 //! - sums: `[point][output / lanes][tile][lane]`, for one group of outputs.
@@ -11,6 +12,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::first::Patch;
 use super::layer::Convolution;
 use super::memory::{Buffer, LINE, Map, Shared};
 use super::multiply::{Operands, PANEL, multiply};
@@ -33,11 +35,35 @@ pub(super) struct Place {
 /// What tiles are read from.
 #[derive(Clone, Copy)]
 pub(super) struct Window<'a> {
-    pub(super) floats: Shared<'a>,
+    floats: Shared<'a>,
+    /// Where the first image begins, and floats from an image to the next.
+    start: usize,
+    image: usize,
+    /// The outputs whose inputs begin there.
+    top: usize,
+    left: usize,
     /// Floats from a row to the next.
-    pub(super) row: usize,
+    row: usize,
     /// Floats from a block of channels to the next.
-    pub(super) plane: usize,
+    plane: usize,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn of_map(floats: Shared<'a>, map: &Map, first: usize) -> Self {
+        let (image, row, plane) = (map.image(), map.row(), map.plane());
+        Self { floats, start: first * image, image, top: 0, left: 0, row, plane }
+    }
+
+    /// A patch is of one image.
+    pub(super) fn of_patch(floats: Shared<'a>, patch: &Patch, lanes: usize) -> Self {
+        let (row, plane) = (patch.row(lanes), patch.plane(lanes));
+        Self { floats, start: 0, image: 0, top: patch.top, left: patch.left, row, plane }
+    }
+
+    /// Where the inputs of the tile whose first output is at this position begin.
+    pub(super) fn tile(&self, image: usize, y: usize, x: usize, lanes: usize) -> usize {
+        self.start + image * self.image + (y - self.top) * self.row + (x - self.left) * lanes
+    }
 }
 
 /// The tiles of a block in parts that the multiplication takes at a time: the number of each, and its tiles.
@@ -137,7 +163,7 @@ impl Task for Multiply<'_> {
                     apart: tiles * S::LANES,
                     // The parts share in asking for the next panel.
                     ahead: panel.as_ptr().wrapping_add(panel_len + panel_len * part / count),
-                    ahead_step: width / count,
+                    ahead_step: width.div_ceil(count),
                 };
                 // SAFETY: the parts are as long as is read and written, and begin at a multiple of a register; so does the
                 // panel. No thread writes the points now, and the sums are this thread's.
@@ -203,7 +229,8 @@ impl<F: Algorithm<M, A>, const M: usize, const A: usize> ToOutputs<'_, F, M, A> 
     #[inline(always)]
     fn write<S: Simd>(&mut self, simd: S, block: usize, tile: usize, plane: usize, bias: S::Vector) {
         let Place { to, rows, columns, .. } = self.places[tile];
-        let (sums, scratch, row) = (self.sums::<S>(block, tile), self.lines.as_mut_ptr(), self.map.row());
+        let (sums, row) = (self.sums::<S>(block, tile), self.map.row());
+        let scratch = Shared::new(self.lines).part(0, A * M * S::LANES);
         let to = self.target.part(to + plane, (rows - 1) * row + columns * S::LANES);
         let zero = simd.splat(0.0);
         let put = |y: usize, x: usize, value| {
@@ -229,10 +256,10 @@ impl<F: Algorithm<M, A>, const M: usize, const A: usize> ToOutputs<'_, F, M, A> 
     /// Writes `SIDE` x `SIDE` tiles, from `first` on, pooled.
     #[inline(always)]
     fn pool<S: Simd, const SIDE: usize>(&mut self, simd: S, block: usize, first: usize, plane: usize, bias: S::Vector) {
-        let scratch = self.lines.as_mut_ptr();
-        // Beyond the lines of a tile.
-        let outputs = self.lines[A * M * S::LANES..].as_mut_ptr();
         let width = SIDE * M;
+        let lines = Shared::new(self.lines);
+        let scratch = lines.part(0, A * M * S::LANES);
+        let outputs = lines.part(A * M * S::LANES, width * width * S::LANES);
         for tile in 0..SIDE * SIDE {
             let sums = self.sums::<S>(block, first + tile);
             // The tiles of a strip of two lie column by column.

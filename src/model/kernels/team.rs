@@ -6,6 +6,7 @@
 use std::hint::spin_loop;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -15,6 +16,8 @@ const SPINS: u32 = 20_000;
 
 pub(super) struct Team {
     pool: ThreadPool,
+    /// Two runs at a time would wait for each other for ever: each could have some of the threads.
+    running: Mutex<()>,
 }
 
 impl Team {
@@ -22,7 +25,7 @@ impl Team {
     pub(super) fn new(threads: Option<NonZeroUsize>) -> Result<Self, ThreadPoolBuildError> {
         let threads = threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("compute-{i}")).build()?;
-        Ok(Self { pool })
+        Ok(Self { pool, running: Mutex::new(()) })
     }
 
     pub(super) fn size(&self) -> usize {
@@ -34,7 +37,11 @@ impl Team {
     }
 
     /// Runs the same work on every thread.
+    ///
+    /// # Panics
+    /// When one of them does.
     pub(super) fn run(&self, work: impl Fn(&Member<'_>) + Sync) {
+        let _alone = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let meeting = Meeting { size: self.size(), ..Meeting::default() };
         self.pool.broadcast(|context| {
             let member = Member { index: context.index(), meeting: &meeting };

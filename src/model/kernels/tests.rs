@@ -4,3 +4,4 @@
 
 mod convolutions;
 mod exact;
+mod team;

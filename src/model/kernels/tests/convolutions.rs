@@ -109,7 +109,7 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
     }
     let target_map = Map::bare(convolution.output_size(), outputs, S::LANES);
     let mut target = Buffer::new(target_map.image() * images);
-    let mut together = Buffer::new(points_len::<S>(&convolution, convolution.block + 4));
+    let mut together = Buffer::new(points_len::<S>(&convolution, convolution.block));
     let team = Team::new(NonZeroUsize::new(threads)).unwrap();
     let (source, target_shared, together) =
         (Shared::new(&mut source), Shared::new(&mut target), Shared::new(&mut together));
@@ -120,7 +120,8 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
             source: Source::Map(source, map),
             target: (target_shared, target_map),
             images,
-            first: (0, 0),
+            from_image: 0,
+            to_image: 0,
             together,
         };
         job.run(simd, member, &mut Scratch::new());

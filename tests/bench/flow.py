@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""From the queue to acknowledged documents in Elasticsearch, with photographs of 500 x 375 pixels: what it costs beside the network.
+
+A worker as a user runs it takes FLOW_COUNT (2000) references from a full queue and fetches them over loopback. CPU time is the
+worker's own: that of its compute threads is the network's, all the rest is fetching, decoding, sampling, documents, bulks and
+acknowledgements. RabbitMQ, Elasticsearch and the image server share the machine, so documents per second say less than that.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import time
+import types
+import urllib.request
+
+import retrieval
+from PIL import Image, ImageOps
+
+COUNT, WARM_UP, SIZE = int(os.environ.get("FLOW_COUNT", 2000)), 200, (500, 375)
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def main():
+    tmp = pathlib.Path(os.environ["IMGDEX_BENCH_TMP"])
+    binary = os.environ["IMGDEX_BIN"]
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    subprocess.run(["tests/images/photos.sh", cache / "imgdex/photos"], check=True)
+    for service in ("rabbitmq", "elasticsearch"):
+        subprocess.run([f"tests/services/{service}.sh", "start", tmp / service], check=True, stdout=subprocess.DEVNULL)
+    photos = make_photos(cache / "imgdex/photos", tmp / "photos")
+    alone = json.loads(subprocess.check_output([binary, "bench", "--output", "json"]))
+    server = retrieval.serve(tmp / "photos")
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    url = {service: (tmp / service / "url").read_text().strip() for service in ("rabbitmq", "elasticsearch")}
+    run = retrieval.Run(types.SimpleNamespace(binary=binary, amqp=url["rabbitmq"], es=url["elasticsearch"]), "vgg16", base)
+    references = [json.dumps({"id": str(i), "url": f"{base}/{photos[i % len(photos)]}"}) for i in range(COUNT)]
+    run.imgdex("publish", "--amqp", url["rabbitmq"], "--queue", run.tag, "-", stdin="\n".join(references) + "\n")
+    worker = run.worker()
+    with worker:
+        before = sample(run, worker, WARM_UP)
+        after = sample(run, worker, COUNT - WARM_UP)
+    report(before, after, alone)
+
+
+def make_photos(source, target):
+    """The same photographs at one size; grey ones too, as they come."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        ImageOps.fit(Image.open(path).convert("RGB"), SIZE).save(target / f"{path.stem}.jpg", quality=88)
+    return sorted(path.name for path in target.iterdir())
+
+
+def sample(run, worker, documents):
+    """Clocks and counters as soon as so many documents are acknowledged."""
+    while True:
+        # Asked in one request: the admin address is up before the model is warm.
+        text = urllib.request.urlopen(f"http://{run.admin}/metrics").read().decode()
+        indexed = value(text, r'imgdex_messages_total\{outcome="indexed"\}')
+        if indexed >= documents:
+            break
+        time.sleep(0.05)
+    stages = {stage: (value(text, rf'imgdex_stage_duration_seconds_sum\{{stage="{stage}"\}}'),
+                      value(text, rf'imgdex_stage_duration_seconds_count\{{stage="{stage}"\}}'))
+              for stage in ("fetch", "decode", "extract", "index")}
+    process = pathlib.Path("/proc") / str(worker.process.pid)
+    threads = [ticks(task / "stat") for task in (process / "task").iterdir()
+               if (task / "comm").read_text().startswith("compute-")]
+    return {"time": time.monotonic(), "indexed": indexed, "cpu": ticks(process / "stat") / TICK, "compute": sum(threads) / TICK,
+            "stages": stages, "machine": machine(), "memory": memory(process)}
+
+
+def value(text, pattern):
+    found = re.search(rf"^{pattern} (\S+)$", text, re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
+
+
+def ticks(stat):
+    # The name, in parentheses, may hold anything.
+    fields = stat.read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def machine():
+    """Seconds that all CPUs were busy."""
+    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return (sum(fields) - fields[3] - fields[4]) / TICK
+
+
+def memory(process):
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
+    return int(found.group(1)) * 1.024e-3
+
+
+def report(before, after, alone):
+    documents = after["indexed"] - before["indexed"]
+    seconds = after["time"] - before["time"]
+    per_document = {key: (after[key] - before[key]) * 1000 / documents for key in ("cpu", "compute", "machine")}
+    around = per_document["cpu"] - per_document["compute"]
+    extraction = alone["batch8_ms"] * alone["threads"]
+    print(f"\n{documents:.0f} documents in {seconds:.1f} s: {documents / seconds:.1f} a second, {after['memory']:.0f} MB resident")
+    print(f"kernel {alone['kernel']}, {alone['threads']} threads; the network alone, in batches of eight: "
+          f"{1000 / alone['batch8_ms']:.1f} a second, {extraction:.1f} CPU-ms an image")
+    print(f"{'CPU-ms per document':<44}{'':>8}")
+    print(f"{'  the worker: network':<44}{per_document['compute']:>8.2f}")
+    print(f"{'  the worker: all the rest':<44}{around:>8.2f}")
+    print(f"{'  RabbitMQ, Elasticsearch, image server':<44}{per_document['machine'] - per_document['cpu']:>8.2f}")
+    print(f"the worker alone on the machine: {extraction / (per_document['cpu']):.1%} of the network's rate")
+    print("stage, wall time with waiting, ms per document: " + ", ".join(
+        f"{stage} {(total - before['stages'][stage][0]) * 1000 / max(1, count - before['stages'][stage][1]):.1f}"
+        for stage, (total, count) in after["stages"].items()))
+
+
+if __name__ == "__main__":
+    main()
