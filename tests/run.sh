@@ -15,7 +15,7 @@ case $what in
     test) needs=(build services images) ;;
     guarantees) needs=(build services) ;;
     soak) needs=(build services) ;;
-    all) needs=(build lint aarch64 services images) ;;
+    all) needs=(build lint services images) ;;
     *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 esac
 
@@ -120,7 +120,8 @@ case $what in
     all)
         lint
         doc
-        aarch64
+        # The one check that is left out where its tools cannot be had: all of this runs on machines without emulator, too.
+        if tests/services/setup.sh aarch64; then aarch64; else echo "== aarch64: LEFT OUT, see above" >&2; fi
         tests
         ;;
 esac

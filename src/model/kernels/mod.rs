@@ -3,19 +3,19 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`cook_toom`] | the algorithm's matrices, derived from their points |
-//! | [`simd`] | an instruction set's registers behind one trait |
-//! | [`transform`] | tiles to points and back |
-//! | [`multiply`] | the multiplication at the points |
-//! | [`steps`] | these three for all tiles in hand |
-//! | [`first`] | the first convolution, on the way into the second |
-//! | [`layer`] | one convolution, shared by threads |
-//! | [`tiling`] | its tiles in order |
-//! | [`plan`] | which tiles each convolution takes |
-//! | [`pack`], [`packed`] | weights to points; a file of them |
-//! | [`network`] | the forward pass |
-//! | [`memory`], [`team`] | maps and buffers; threads |
-//! | [`peak`] | what the machine could do |
+//! | `cook_toom` | the algorithm's matrices, derived from their points |
+//! | `simd` | an instruction set's registers behind one trait |
+//! | `transform` | tiles to points and back |
+//! | `multiply` | the multiplication at the points |
+//! | `steps` | these three for all tiles in hand |
+//! | `first` | the first convolution, on the way into the second |
+//! | `layer` | one convolution, shared by threads |
+//! | `tiling` | its tiles in order |
+//! | `plan` | which tiles each convolution takes |
+//! | `pack`, `packed` | weights to points; a file of them |
+//! | `network` | the forward pass |
+//! | `memory`, `team` | maps and buffers; threads |
+//! | `peak` | what the machine could do |
 //!
 //! Every map and every weight is kept in blocks of as many channels as a register has lanes.
 // What a task calls must land in its body, see `simd::Task`; loops over registers are unrolled when they count.
