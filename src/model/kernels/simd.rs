@@ -4,17 +4,13 @@
 //! CPU alone. That is what makes its operations safe to call.
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use self::avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub(super) use self::avx512::Avx512;
 pub(super) use self::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::x86::{Avx2, Avx512};
 
 /// An instruction set that this machine has.
 pub(super) trait Simd: Copy + Send + Sync + 'static {
@@ -62,13 +58,11 @@ pub(super) trait Task {
 /// Asks for the cache line at an address to be brought near. A hint: any address will do.
 #[inline(always)]
 pub(super) fn prefetch(at: *const f32) {
+    // SAFETY: SSE is part of x86-64, and a prefetch touches no memory that it may not.
     #[cfg(target_arch = "x86_64")]
-    {
+    unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64, and a prefetch touches no memory that it may not.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-        }
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -77,13 +71,11 @@ pub(super) fn prefetch(at: *const f32) {
 /// As [`prefetch`], but no nearer than the second level: for what is needed soon, not next.
 #[inline(always)]
 pub(super) fn prefetch_ahead(at: *const f32) {
+    // SAFETY: as above.
     #[cfg(target_arch = "x86_64")]
-    {
+    unsafe {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(at.cast());
-        }
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
