@@ -25,15 +25,12 @@ struct Window {
 pub(super) fn resize(lines: &Lines<'_>) -> Pixels {
     let channels = if lines.is_grey() { 1 } else { 3 };
     let (columns, rows) = (windows(lines.width()), windows(lines.height()));
-    let mut source = vec![0; lines.width() * channels];
+    let mut buffer = vec![0; lines.width() * channels];
     let mut resized = vec![0; INPUT_SIZE * channels];
     let mut sums = vec![HALF; INPUT_SIZE * INPUT_SIZE * channels];
     let mut oldest = 0;
     for y in 0..lines.height() {
-        for (x, pixel) in source.chunks_exact_mut(channels).enumerate() {
-            pixel.copy_from_slice(&lines.pixel(x, y)[..channels]);
-        }
-        horizontal(&source, &columns, channels, &mut resized);
+        horizontal(lines.line(y, channels, &mut buffer), &columns, channels, &mut resized);
         // Windows move down with their target line, so those over a source line are neighbours.
         while oldest < INPUT_SIZE && rows[oldest].first + rows[oldest].weights.len() <= y {
             oldest += 1;

@@ -70,6 +70,21 @@ impl<'a> Lines<'a> {
         matches!(self.samples, Samples::Grey8(_) | Samples::Grey16(_))
     }
 
+    /// One line of the image as seen, in `channels` bytes a pixel: one where it is grey, else three. `buffer` has room for it,
+    /// and is used where the samples do not lie so already.
+    pub(super) fn line<'b>(&'b self, y: usize, channels: usize, buffer: &'b mut [u8]) -> &'b [u8] {
+        if self.step_x == 1
+            && let Samples::Grey8(bytes) | Samples::Rgb8(bytes) = self.samples
+        {
+            let start = (self.origin + y as isize * self.step_y) as usize;
+            return &bytes[start * channels..][..self.width * channels];
+        }
+        for (x, pixel) in buffer.chunks_exact_mut(channels).enumerate() {
+            pixel.copy_from_slice(&self.pixel(x, y)[..channels]);
+        }
+        buffer
+    }
+
     /// The colour of one pixel of the image as seen.
     pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
