@@ -55,7 +55,7 @@ const SMALL: [Choice; 12] = [
     four(28, 32),
     four(56, 64),
     four(28, 64),
-    four(56, 64),
+    four(28, 64),
     four(28, 64),
     four(28, 64),
     four(28, 64),
