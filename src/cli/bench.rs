@@ -1,7 +1,6 @@
 //! `imgdex bench`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
@@ -188,12 +187,8 @@ fn operations() -> Vec<f64> {
 
 /// What the process has in memory, and what of it is in files, in MB; zeros where the system does not tell.
 fn memory() -> (f64, f64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<f64>().ok()
-    };
-    (field("VmRSS:").unwrap_or(0.0) * 1.024e-3, field("RssFile:").unwrap_or(0.0) * 1.024e-3)
+    let megabytes = |name| setup::told_size("/proc/self/status", name).unwrap_or(0) as f64 / 1e6;
+    (megabytes("VmRSS"), megabytes("RssFile"))
 }
 
 impl Report {

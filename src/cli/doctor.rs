@@ -114,12 +114,7 @@ fn memory(layers: &Layers) -> Finding {
         Ok(worker) => worker.memory().total(),
         Err(error) => return finding(State::Problem, error.to_string()),
     };
-    let read = |file| std::fs::read_to_string(file).ok();
-    let allowed = memory_limit();
-    let available = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
-    });
+    let (available, allowed) = (setup::told_size("/proc/meminfo", "MemAvailable"), memory_limit());
     let (state, detail) = compare(available, allowed, bound);
     finding(state, detail)
 }
@@ -148,10 +143,7 @@ async fn weights(args: &ModelArgs) -> Finding {
         let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
         let compute = args.compute();
         tokio::task::spawn_blocking(move || {
-            let loaded = crate::model::load(&manifest, &folder, &compute);
-            // A start takes packed weights as they are; here every byte is looked at.
-            let checked = loaded.and_then(|_| crate::model::check_packed(&manifest, &folder, &compute));
-            let packed = checked.map_err(|error| error.to_string())?;
+            let packed = crate::model::check(&manifest, &folder, &compute).map_err(|error| error.to_string())?;
             let packed = packed.map(|path| format!(", packed in {}", path.display())).unwrap_or_default();
             Ok(format!("{} loads from {}{packed}", manifest.name, folder.display()))
         })

@@ -209,6 +209,13 @@ pub fn metrics(model: &str, args: &ModelArgs) -> Result<Arc<Metrics>, Error> {
         .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))
 }
 
+/// A size that the system tells in a line `NAME: n kB` of a file under `/proc`, in bytes.
+pub fn told_size(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
 /// The cores that this process may use: the machine's, less what affinity and the cgroup's quota withhold.
 pub fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)

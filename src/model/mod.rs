@@ -1,5 +1,6 @@
 //! Models: manifests, weights, preprocessing, the network.
 
+pub mod atomic;
 pub mod compute;
 pub mod kernels;
 pub mod manifest;
@@ -40,7 +41,7 @@ impl Pixels {
 ///
 /// # Errors
 /// When the weights are missing, damaged or of another model: a model never starts with other weights than its own. Packed
-/// ones are taken for what they were written as; [`check_packed`] looks at every byte.
+/// ones are taken for what they were written as; [`check`] looks at every byte.
 pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box<dyn Model>, Error> {
     match manifest.network {
         #[cfg(feature = "stub-model")]
@@ -54,20 +55,30 @@ pub fn load(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Box
 /// # Errors
 /// As [`load`].
 pub fn load_vgg16(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<vgg16::Vgg16, Error> {
-    let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
-    vgg16::Vgg16::new(weights::load(weights, folder)?, manifest, compute)
+    vgg16::Vgg16::new(load_weights(manifest, folder)?, manifest, compute)
 }
 
-/// Checks every byte of the file of packed weights that [`load`] maps. Returns where it is; `None` where there is none.
+/// Loads a model as [`load`] does, and checks every byte of the file of packed weights. Returns where that is; `None` where
+/// there is none.
 ///
 /// # Errors
 /// As [`load`], and when the file is damaged.
-pub fn check_packed(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
-    let Some(weights) = &manifest.weights else { return Ok(None) };
-    match compute.settings(&weights::load(weights, folder)?) {
-        Some(settings) => Ok(kernels::verify(&settings)?),
-        None => Ok(None),
+pub fn check(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
+    match manifest.network {
+        #[cfg(feature = "stub-model")]
+        Network::Stub => Ok(None),
+        Network::Vgg16 => {
+            let weights = load_weights(manifest, folder)?;
+            let settings = compute.settings(&weights);
+            drop(vgg16::Vgg16::new(weights, manifest, compute)?);
+            Ok(settings.map(|settings| kernels::verify(&settings)).transpose()?.flatten())
+        }
     }
+}
+
+fn load_weights(manifest: &Manifest, folder: &Path) -> Result<weights::Loaded, Error> {
+    let weights = manifest.weights.as_ref().ok_or_else(|| Error::NoWeights(manifest.name.clone()))?;
+    Ok(weights::load(weights, folder)?)
 }
 
 /// Something that turns pixels into features: the real network, or the stub of flow tests.

@@ -11,7 +11,7 @@ mod tensors;
 mod wheel;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ use sha2::Sha256;
 
 pub use self::download::{Progress, download};
 use self::tensors::Tensors;
+use super::atomic;
 use super::manifest::{Source, Weights};
 use crate::message::hex;
 
@@ -208,10 +209,10 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
             format: "receipt",
             reason: error.to_string(),
         })?;
-        write_atomically(&receipt_path(weights, folder), text.as_bytes())?;
+        write(&receipt_path(weights, folder), text.as_bytes())?;
     }
     let path = path(weights, folder);
-    write_atomically(&path, &canonical)?;
+    write(&path, &canonical)?;
     for source in &weights.sources {
         // Of no use any more; where one cannot be removed, it only takes space.
         let _ = fs::remove_file(download_path(source, folder));
@@ -257,19 +258,8 @@ fn canonical(bytes: Vec<u8>, file: &Path) -> Result<Vec<u8>, Error> {
     read.unwrap_or_else(|_| Err("its structure is damaged".to_owned())).map_err(malformed)
 }
 
-/// Writes a file that is there as a whole or not at all, also after a power cut.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::Io { path: path.to_owned(), source };
-    let partial = path.with_extension(format!("{}.part", std::process::id()));
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&partial))).map_err(failed)
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    atomic::write(path, &[bytes]).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

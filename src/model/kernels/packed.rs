@@ -1,21 +1,21 @@
 //! Packed weights: in this process's memory, or in a file beside the canonical weights that processes share.
 //!
-//! The file is a header of one page, as text, and the floats in little-endian order as they lie in memory. It is mapped, not
+//! The file is a header of 4 KiB, as text, and the floats in little-endian order as they lie in memory. It is mapped, not
 //! read: a start takes no time for it, and its pages are there once for all processes. The header names all that the floats
 //! depend on, and its hash is in the file's name, so that a good file is never replaced: not by another version of this program,
 //! and not while it is mapped, be it on another machine.
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use sha2::{Digest as _, Sha256};
 
+use super::super::atomic;
 use super::memory::Buffer;
 use super::plan::Layout;
 use super::{Error, Settings};
@@ -114,17 +114,7 @@ impl PackFile {
         let bytes = unsafe { std::slice::from_raw_parts(floats.as_ptr().cast::<u8>(), size_of_val(floats)) };
         let mut header = self.complete(bytes).into_bytes();
         header.resize(HEADER, 0);
-        // There as a whole or not at all, also after a power cut. Processes in containers all have the same number, so the name
-        // must be nobody else's by other means.
-        let partial = path.with_extension(format!("{:016x}.part", RandomState::new().hash_one(path)));
-        let write = || {
-            let mut file = File::create_new(&partial)?;
-            file.write_all(&header)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&partial, path)
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&partial)))
+        atomic::write(path, &[&header, bytes])
     }
 
     /// The header with the hash of the floats.

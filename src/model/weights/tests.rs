@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use hdf5_pure::FileBuilder;
 use prost::Message;
