@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::embedding::{Degenerate, Embedding};
 use crate::metrics::Metrics;
-use crate::model::{Model, Pixels};
+use crate::model::{Model, Pixels, kernels};
 
 /// Images in one forward pass: past this the network is no faster per image, and a search would wait longer.
-pub const MAX_BATCH: usize = 8;
+pub const MAX_BATCH: usize = kernels::MAX_BATCH;
 
 /// Why there are no features.
 #[derive(Debug, thiserror::Error)]

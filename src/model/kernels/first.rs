@@ -4,7 +4,7 @@
 
 use super::memory::Shared;
 use super::multiply::PANEL;
-use super::simd::{Simd, Task};
+use super::simd::{Simd, Task, with_constant};
 
 /// Height and width of the image.
 pub(super) const SIZE: usize = 224;
@@ -156,18 +156,10 @@ unsafe fn pixels<S: Simd>(
     bias: &[f32],
     to: (*mut f32, usize),
 ) {
-    macro_rules! by_count {
-        ($($count:literal)*) => {
-            match count {
-                // SAFETY: the caller's.
-                $($count if $count <= S::TILES => unsafe {
-                    pixels_in_registers::<S, $count>(simd, image, from, weights, bias, to);
-                },)*
-                _ => panic!("{count} pixels at a time"),
-            }
-        };
-    }
-    by_count!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    // SAFETY: the caller's.
+    with_constant!(COUNT = count, at most S::TILES, unsafe {
+        pixels_in_registers::<S, COUNT>(simd, image, from, weights, bias, to);
+    });
 }
 
 /// # Safety

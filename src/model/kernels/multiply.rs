@@ -4,7 +4,7 @@
 //! input by input. Sums of a few tiles for one panel stay in registers while all inputs pass.
 #![allow(unsafe_code)]
 
-use super::simd::{Simd, prefetch, prefetch_ahead};
+use super::simd::{Simd, prefetch, prefetch_ahead, with_constant};
 
 /// Registers of outputs that are summed up at a time. Two use a broadcast value twice, and leave room for many tiles.
 pub(super) const PANEL: usize = 2;
@@ -39,16 +39,8 @@ pub(super) struct Operands {
 /// With more tiles.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd>(simd: S, tiles: usize, operands: Operands) {
-    macro_rules! by_count {
-        ($($count:literal)*) => {
-            match tiles {
-                // SAFETY: the caller's.
-                $($count if $count <= S::TILES => unsafe { multiply_tiles::<S, $count>(simd, operands) },)*
-                _ => panic!("{tiles} tiles at a time"),
-            }
-        };
-    }
-    by_count!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    // SAFETY: the caller's.
+    with_constant!(TILES = tiles, at most S::TILES, unsafe { multiply_tiles::<S, TILES>(simd, operands) });
 }
 
 /// # Safety

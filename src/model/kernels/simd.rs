@@ -55,6 +55,24 @@ pub(super) trait Task {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// Evaluates an expression in which a constant has the value of a number that is known at run time only: 1 up to 14, the
+/// largest [`Simd::TILES`], as far as `most` allows.
+macro_rules! with_constant {
+    ($constant:ident = $number:expr, at most $most:expr, $value:expr) => {
+        with_constant!($constant, $number, $most, $value, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    ($constant:ident, $number:expr, $most:expr, $value:expr, $($literal:literal)*) => {
+        match $number {
+            $($literal if $literal <= $most => {
+                const $constant: usize = $literal;
+                $value
+            })*
+            other => panic!("{other} registers at a time"),
+        }
+    };
+}
+pub(super) use with_constant;
+
 /// Asks for the cache line at an address to be brought near. A hint: any address will do.
 #[inline(always)]
 pub(super) fn prefetch(at: *const f32) {
