@@ -2,8 +2,8 @@
 """From the queue to acknowledged documents in Elasticsearch, with photographs of 500 x 375 pixels: what it costs beside the network.
 
 A worker as a user runs it takes FLOW_COUNT (2000) references from a full queue and fetches them over loopback. CPU time is the
-worker's own: that of its compute threads is the network's, all the rest is fetching, decoding, sampling, documents, bulks and
-acknowledgements. RabbitMQ, Elasticsearch and the image server share the machine, so documents per second say less than that.
+worker's own, by the threads that spend it. RabbitMQ, Elasticsearch and the image server share the machine, so documents per
+second say less than that. What the network takes alone is measured before and after, for machines drift.
 """
 
 import json
@@ -20,6 +20,14 @@ from PIL import Image, ImageOps
 
 COUNT, WARM_UP, SIZE = int(os.environ.get("FLOW_COUNT", 2000)), 200, (500, 375)
 TICK = os.sysconf("SC_CLK_TCK")
+# The worker's threads by the beginnings of their names.
+THREADS = {
+    "compute-": "network",
+    "model": "batches and the network's input",
+    "decode": "decoding and sampling",
+    "tokio": "fetching, documents, bulks",
+    "lapin": "broker's socket",
+}
 
 
 def main():
@@ -30,7 +38,7 @@ def main():
     for service in ("rabbitmq", "elasticsearch"):
         subprocess.run([f"tests/services/{service}.sh", "start", tmp / service], check=True, stdout=subprocess.DEVNULL)
     photos = make_photos(cache / "imgdex/photos", tmp / "photos")
-    alone = json.loads(subprocess.check_output([binary, "bench", "--output", "json"]))
+    alone = [network_alone(binary)]
     server = retrieval.serve(tmp / "photos")
     base = f"http://127.0.0.1:{server.server_address[1]}"
     url = {service: (tmp / service / "url").read_text().strip() for service in ("rabbitmq", "elasticsearch")}
@@ -41,7 +49,12 @@ def main():
     with worker:
         before = sample(run, worker, WARM_UP)
         after = sample(run, worker, COUNT - WARM_UP)
+    alone.append(network_alone(binary))
     report(before, after, alone)
+
+
+def network_alone(binary):
+    return json.loads(subprocess.check_output([binary, "bench", "--output", "json"]))
 
 
 def make_photos(source, target):
@@ -65,9 +78,13 @@ def sample(run, worker, documents):
                       value(text, rf'imgdex_stage_duration_seconds_count\{{stage="{stage}"\}}'))
               for stage in ("fetch", "decode", "extract", "index")}
     process = pathlib.Path("/proc") / str(worker.process.pid)
-    threads = [ticks(task / "stat") for task in (process / "task").iterdir()
-               if (task / "comm").read_text().startswith("compute-")]
-    return {"time": time.monotonic(), "indexed": indexed, "cpu": ticks(process / "stat") / TICK, "compute": sum(threads) / TICK,
+    threads = dict.fromkeys(THREADS.values(), 0.0)
+    for task in (process / "task").iterdir():
+        name = (task / "comm").read_text()
+        for beginning, what in THREADS.items():
+            if name.startswith(beginning):
+                threads[what] += ticks(task / "stat") / TICK
+    return {"time": time.monotonic(), "indexed": indexed, "cpu": ticks(process / "stat") / TICK, "threads": threads,
             "stages": stages, "machine": machine(), "memory": memory(process)}
 
 
@@ -96,17 +113,26 @@ def memory(process):
 def report(before, after, alone):
     documents = after["indexed"] - before["indexed"]
     seconds = after["time"] - before["time"]
-    per_document = {key: (after[key] - before[key]) * 1000 / documents for key in ("cpu", "compute", "machine")}
-    around = per_document["cpu"] - per_document["compute"]
-    extraction = alone["batch8_ms"] * alone["threads"]
+    milliseconds = lambda start, end: (end - start) * 1000 / documents
+    cpu = milliseconds(before["cpu"], after["cpu"])
+    threads = {what: milliseconds(before["threads"][what], after["threads"][what]) for what in THREADS.values()}
+    network = threads.pop("network")
+    services = milliseconds(before["machine"], after["machine"]) - cpu
+    batch8 = sum(run["batch8_ms"] for run in alone) / len(alone)
+    extraction = batch8 * alone[0]["threads"]
     print(f"\n{documents:.0f} documents in {seconds:.1f} s: {documents / seconds:.1f} a second, {after['memory']:.0f} MB resident")
-    print(f"kernel {alone['kernel']}, {alone['threads']} threads; the network alone, in batches of eight: "
-          f"{1000 / alone['batch8_ms']:.1f} a second, {extraction:.1f} CPU-ms an image")
-    print(f"{'CPU-ms per document':<44}{'':>8}")
-    print(f"{'  the worker: network':<44}{per_document['compute']:>8.2f}")
-    print(f"{'  the worker: all the rest':<44}{around:>8.2f}")
-    print(f"{'  RabbitMQ, Elasticsearch, image server':<44}{per_document['machine'] - per_document['cpu']:>8.2f}")
-    print(f"the worker alone on the machine: {extraction / (per_document['cpu']):.1%} of the network's rate")
+    print(f"kernel {alone[0]['kernel']}, {alone[0]['threads']} threads; the network alone, in batches of eight: "
+          f"{1000 / batch8:.1f} a second, {extraction:.1f} CPU-ms an image")
+    row = lambda what, value: print(f"{what:<52}{value:>8.2f}")
+    print("CPU-ms per document")
+    row("  the worker: network", network)
+    row("  the worker: all the rest", cpu - network)
+    for what, value in threads.items():
+        row(f"    {what}", value)
+    # Threads that have ended in between count here as well.
+    row("    all other threads", cpu - network - sum(threads.values()))
+    row("  RabbitMQ, Elasticsearch, image server", services)
+    print(f"the worker alone on the machine: {extraction / cpu:.1%} of the network's rate")
     print("stage, wall time with waiting, ms per document: " + ", ".join(
         f"{stage} {(total - before['stages'][stage][0]) * 1000 / max(1, count - before['stages'][stage][1]):.1f}"
         for stage, (total, count) in after["stages"].items()))

@@ -48,9 +48,10 @@ pub use self::network::{FEATURES, MAX_BATCH};
 pub use self::packed::Canonical;
 use self::packed::PackFile;
 pub use self::plan::Plan;
+use self::simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use self::simd::{Avx2, Avx512};
-use self::simd::{Portable, Simd};
+pub(super) use self::simd::{Simd, Task};
 
 /// The instructions that a forward pass is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +163,17 @@ macro_rules! with_instructions {
             }
         }
     };
+}
+
+/// Runs a task with the best instructions that this machine has.
+pub(super) fn vectorize<T: Task>(task: T) -> T::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = Avx512::detect() {
+        return simd.vectorize(task);
+    } else if let Some(simd) = Avx2::detect() {
+        return simd.vectorize(task);
+    }
+    Portable.vectorize(task)
 }
 
 /// Reads the file of packed weights and checks every byte. Returns where it is; `None` where there is none.

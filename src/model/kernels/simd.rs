@@ -13,7 +13,7 @@ pub(super) use self::portable::Portable;
 pub(super) use self::x86::{Avx2, Avx512};
 
 /// An instruction set that this machine has.
-pub(super) trait Simd: Copy + Send + Sync + 'static {
+pub(in super::super) trait Simd: Copy + Send + Sync + 'static {
     /// Floats in a register. Maps and weights keep the channels in blocks of so many.
     const LANES: usize;
     /// How many tiles the multiplication sums up at a time: two registers for each, and a few to spare.
@@ -50,7 +50,7 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
 
 /// Work to be compiled once for each instruction set. Its `run`, and all that calls [`Simd`] below it, is to be
 /// `#[inline(always)]`: only what lands in the body of [`Simd::vectorize`] gets the instructions.
-pub(super) trait Task {
+pub(in super::super) trait Task {
     type Output;
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }

@@ -1,17 +1,19 @@
 //! The threads of a forward pass.
 //!
 //! They go through the layers together: within a layer each takes the next piece of work, and none goes on before all have
-//! finished. That is a few dozen meetings in some milliseconds, so they wait for each other spinning, not sleeping.
+//! finished. That is a few dozen meetings in some milliseconds, so they wait for each other spinning. Who has to wait for
+//! long waits for a thread whose CPU others have taken: it goes to sleep, and leaves its own CPU to that thread. None is tied
+//! to a CPU: that gains nothing on an idle machine, and takes this way out on a busy one.
 
 use std::hint::spin_loop;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Rounds of spinning before the CPU is offered to others: there may be fewer of them than threads.
+/// Rounds of spinning before sleeping: longer than threads that run come apart, shorter than a scheduler's time slice.
 const SPINS: u32 = 20_000;
 
 pub(super) struct Team {
@@ -61,6 +63,29 @@ struct Meeting {
     next: AtomicUsize,
     /// A thread will not come any more.
     broken: AtomicBool,
+    /// How many sleep.
+    asleep: Mutex<usize>,
+    wake: Condvar,
+}
+
+impl Meeting {
+    /// Wakes all, after a change of what they wait for: who has not seen the change sleeps already, or will see it when this
+    /// gives back the lock.
+    fn wake(&self) {
+        if *self.asleep() > 0 {
+            self.wake.notify_all();
+        }
+    }
+
+    fn asleep(&self) -> MutexGuard<'_, usize> {
+        self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the others have come, too.
+    fn is_over(&self, round: usize) -> bool {
+        assert!(!self.broken.load(Ordering::Acquire), "another thread of the forward pass panicked");
+        self.round.load(Ordering::Acquire) != round
+    }
 }
 
 /// Nobody waits for a thread that panicked.
@@ -70,6 +95,7 @@ impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.broken.store(true, Ordering::Release);
+            self.0.wake();
         }
     }
 }
@@ -91,6 +117,12 @@ impl Member<'_> {
         self.meeting.size
     }
 
+    /// How many of the others wait asleep.
+    #[cfg(test)]
+    pub(super) fn others_asleep(&self) -> usize {
+        *self.meeting.asleep()
+    }
+
     /// Takes the next piece of work: its number since the last meeting.
     pub(super) fn take(&self) -> usize {
         self.meeting.next.fetch_add(1, Ordering::Relaxed)
@@ -107,17 +139,20 @@ impl Member<'_> {
             meeting.arrived.store(0, Ordering::Relaxed);
             meeting.next.store(0, Ordering::Relaxed);
             meeting.round.store(round + 1, Ordering::Release);
+            meeting.wake();
             return;
         }
-        let mut spins = 0;
-        while meeting.round.load(Ordering::Acquire) == round {
-            assert!(!meeting.broken.load(Ordering::Acquire), "another thread of the forward pass panicked");
-            if spins < SPINS {
-                spins += 1;
-                spin_loop();
-            } else {
-                thread::yield_now();
+        for _ in 0..SPINS {
+            if meeting.is_over(round) {
+                return;
             }
+            spin_loop();
         }
+        let mut asleep = meeting.asleep();
+        *asleep += 1;
+        while !meeting.is_over(round) {
+            asleep = meeting.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+        }
+        *asleep -= 1;
     }
 }

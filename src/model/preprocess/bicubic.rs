@@ -1,7 +1,9 @@
 //! Pillow's `BICUBIC` (`Resample.c`), bit for bit: antialiased by widening the kernel when shrinking, coefficients in
 //! fixed point, a horizontal pass rounded to bytes, then a vertical one.
+#![allow(clippy::inline_always)] // What a task calls must land in its body, see `kernels::Task`.
 
 use super::line::Lines;
+use crate::model::kernels::{self, Simd, Task};
 use crate::model::{INPUT_SIZE, Pixels};
 
 /// Fraction bits of coefficients: 8 bits of result, 2 of head-room for the kernel's overshoot.
@@ -10,6 +12,10 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 const SUPPORT: f64 = 2.0;
 /// Added once per sum, so that the final shift rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
+/// Samples that are summed up with the same coefficient at a time in the horizontal pass: a few registers full.
+const ABREAST: usize = 48;
+/// The most that source lines side by side may take, however wide they are; a core's cache holds about as much.
+const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
 
 /// The source pixels that one target pixel is made of.
 struct Window {
@@ -18,55 +24,115 @@ struct Window {
 }
 
 /// Resizes to the network's input.
-///
-/// Source lines are taken one at a time: each is resized horizontally and added to the target lines that it is part of.
-/// The sums are those of two full passes, without an intermediate image, which for a narrow and very tall source would
-/// be many times larger than the source.
 pub(super) fn resize(lines: &Lines<'_>) -> Pixels {
-    let channels = if lines.is_grey() { 1 } else { 3 };
-    let (columns, rows) = (windows(lines.width()), windows(lines.height()));
-    let mut buffer = vec![0; lines.width() * channels];
-    let mut resized = vec![0; INPUT_SIZE * channels];
-    let mut sums = vec![HALF; INPUT_SIZE * INPUT_SIZE * channels];
-    let mut oldest = 0;
-    for y in 0..lines.height() {
-        horizontal(lines.line(y, channels, &mut buffer), &columns, channels, &mut resized);
-        // Windows move down with their target line, so those over a source line are neighbours.
-        while oldest < INPUT_SIZE && rows[oldest].first + rows[oldest].weights.len() <= y {
-            oldest += 1;
-        }
-        let stride = INPUT_SIZE * channels;
-        for (window, sums) in rows.iter().zip(sums.chunks_exact_mut(stride)).skip(oldest) {
-            let Some(tap) = y.checked_sub(window.first) else { break };
-            if let Some(&weight) = window.weights.get(tap) {
-                for (sum, &value) in sums.iter_mut().zip(&resized) {
-                    *sum += i32::from(value) * weight;
+    Pixels(if lines.is_grey() {
+        let grey = kernels::vectorize(Resize::<1>(lines));
+        grey.into_iter().flat_map(|value| [value; 3]).collect()
+    } else {
+        kernels::vectorize(Resize::<3>(lines)).into_boxed_slice()
+    })
+}
+
+/// The sums are those of two full passes, without an intermediate image, which for a narrow and very tall source would be
+/// many times larger than the source: each line is resized horizontally and added to the target lines that it is part of.
+struct Resize<'a, const CHANNELS: usize>(&'a Lines<'a>);
+
+impl<const CHANNELS: usize> Task for Resize<'_, CHANNELS> {
+    type Output = Vec<u8>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<u8> {
+        let lines = self.0;
+        let (columns, rows) = (windows(lines.width()), windows(lines.height()));
+        let mut group = Group::<CHANNELS>::new(lines);
+        let mut resized = [[0; CHANNELS]; INPUT_SIZE];
+        let mut sums = vec![HALF; INPUT_SIZE * INPUT_SIZE * CHANNELS];
+        let mut oldest = 0;
+        for start in (0..lines.height()).step_by(group.lines) {
+            group.resize(lines, start, &columns);
+            for y in start..lines.height().min(start + group.lines) {
+                group.resized_line(y - start, &mut resized);
+                // Windows move down with their target line, so those over a source line are neighbours.
+                while oldest < INPUT_SIZE && rows[oldest].first + rows[oldest].weights.len() <= y {
+                    oldest += 1;
+                }
+                for (window, sums) in rows.iter().zip(sums.chunks_exact_mut(INPUT_SIZE * CHANNELS)).skip(oldest) {
+                    let Some(tap) = y.checked_sub(window.first) else { break };
+                    if let Some(&weight) = window.weights.get(tap) {
+                        add(sums, resized.as_flattened(), weight);
+                    }
                 }
             }
         }
+        sums.iter().map(|&sum| clip(sum)).collect()
     }
-    let rgb = sums.chunks_exact(channels).flat_map(|pixel| {
-        let color = |channel: usize| clip(pixel[channel.min(channels - 1)]);
-        [color(0), color(1), color(2)]
-    });
-    Pixels(rgb.collect())
 }
 
-fn horizontal(source: &[u8], columns: &[Window], channels: usize, resized: &mut [u8]) {
-    for (target, window) in resized.chunks_exact_mut(channels).zip(columns) {
-        let taps = source[window.first * channels..].chunks_exact(channels).zip(&window.weights);
-        let mut sums = [HALF; 3];
-        for (pixel, &weight) in taps {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum += i32::from(value) * weight;
+/// A few lines of the source, side by side so that a coefficient is good for neighbouring samples: for each x the pixels of
+/// all lines.
+struct Group<const CHANNELS: usize> {
+    lines: usize,
+    /// `[x][line]`
+    source: Vec<[u8; CHANNELS]>,
+    /// The same, resized horizontally.
+    resized: Vec<[u8; CHANNELS]>,
+    /// `[line][channel]` of one x.
+    sums: Vec<i32>,
+    /// Room for one line.
+    line: Vec<u8>,
+}
+
+impl<const CHANNELS: usize> Group<CHANNELS> {
+    fn new(of: &Lines<'_>) -> Self {
+        let line = of.width() * CHANNELS;
+        let lines = (ABREAST / CHANNELS).min(SIDE_BY_SIDE_BYTES / line).clamp(1, of.height());
+        Self {
+            lines,
+            source: vec![[0; CHANNELS]; of.width() * lines],
+            resized: vec![[0; CHANNELS]; INPUT_SIZE * lines],
+            sums: vec![0; CHANNELS * lines],
+            line: vec![0; line],
+        }
+    }
+
+    /// The horizontal pass for the lines from `start` on; where fewer are left, the rest is of no meaning.
+    #[inline(always)]
+    fn resize(&mut self, lines: &Lines<'_>, start: usize, columns: &[Window]) {
+        for (number, y) in (start..lines.height()).take(self.lines).enumerate() {
+            let (pixels, _) = lines.line(y, CHANNELS, &mut self.line).as_chunks::<CHANNELS>();
+            for (to, pixel) in self.source[number..].iter_mut().step_by(self.lines).zip(pixels) {
+                *to = *pixel;
             }
         }
-        for (value, sum) in target.iter_mut().zip(sums) {
-            *value = clip(sum);
+        for (to, window) in self.resized.chunks_exact_mut(self.lines).zip(columns) {
+            self.sums.fill(HALF);
+            let pixels = self.source[window.first * self.lines..].chunks_exact(self.lines);
+            for (pixels, &weight) in pixels.zip(&window.weights) {
+                add(&mut self.sums, pixels.as_flattened(), weight);
+            }
+            for (value, &sum) in to.as_flattened_mut().iter_mut().zip(&self.sums) {
+                *value = clip(sum);
+            }
+        }
+    }
+
+    /// One of the resized lines, by its number in the group.
+    #[inline(always)]
+    fn resized_line(&self, number: usize, to: &mut [[u8; CHANNELS]; INPUT_SIZE]) {
+        for (to, pixel) in to.iter_mut().zip(self.resized[number..].iter().step_by(self.lines)) {
+            *to = *pixel;
         }
     }
 }
 
+#[inline(always)]
+fn add(sums: &mut [i32], samples: &[u8], weight: i32) {
+    for (sum, &sample) in sums.iter_mut().zip(samples) {
+        *sum += i32::from(sample) * weight;
+    }
+}
+
+#[inline(always)]
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
@@ -111,5 +177,61 @@ fn cubic(x: f64) -> f64 {
         (((x - 5.0) * x + 8.0) * x - 4.0) * A
     } else {
         0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::metadata::Orientation;
+
+    use super::super::line::{Alpha, WideGrey};
+    use super::*;
+    use crate::decode::Format;
+    use crate::decode::Size;
+    use crate::decode::raster::{Raster, Samples};
+
+    /// One pass over the whole image, `[line][x]`, along its lines; the result lies the other way, `[x][line]`.
+    fn pass<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]], length: usize) -> Vec<[u8; CHANNELS]> {
+        let resized = |window: &Window, line: &[[u8; CHANNELS]]| {
+            let taps = || window.weights.iter().zip(&line[window.first..]);
+            std::array::from_fn(|channel| {
+                let sum: i32 = taps().map(|(weight, pixel)| weight * i32::from(pixel[channel])).sum();
+                ((sum + (1 << 21)) >> 22).clamp(0, 255) as u8
+            })
+        };
+        let windows = windows(length);
+        windows.iter().flat_map(|window| pixels.chunks(length).map(move |line| resized(window, line))).collect()
+    }
+
+    fn two_passes<const CHANNELS: usize>(pixels: &[u8], width: usize, height: usize) -> Vec<[u8; CHANNELS]> {
+        pass(&pass(pixels.as_chunks().0, width), height)
+    }
+
+    #[test]
+    fn line_by_line_is_the_same_as_two_passes() {
+        // The last two are so wide that there is room for few lines side by side, and for one.
+        for (width, height) in
+            [(1, 1), (500, 375), (31, 47), (224, 90), (100, 224), (3, 2_000), (60_000, 20), (400_000, 3)]
+        {
+            let samples: Vec<u8> =
+                (0..width * height * 3).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let grey = samples[..width * height].to_vec();
+            let expected: Vec<_> =
+                two_passes::<1>(&grey, width, height).iter().flat_map(|[value]| [*value; 3]).collect();
+            let resized = |samples| {
+                let raster = Raster {
+                    samples,
+                    size: Size { width: width as u32, height: height as u32 },
+                    orientation: Orientation::NoTransforms,
+                    format: Format::Png,
+                };
+                resize(&Lines::new(&raster, Orientation::NoTransforms, Alpha::OverWhite, WideGrey::HighByte))
+                    .as_rgb()
+                    .to_vec()
+            };
+            assert!(resized(Samples::Grey8(grey)) == expected, "{width} x {height}, grey");
+            let expected = two_passes::<3>(&samples, width, height);
+            assert!(resized(Samples::Rgb8(samples)) == expected.as_flattened(), "{width} x {height}");
+        }
     }
 }
