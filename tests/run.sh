@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test`: run.sh [lint|doc|aarch64|test|guarantees|soak]; without an argument the first four.
+# `make test`: run.sh [lint|doc|aarch64|test|guarantees|soak|gpu]; without an argument the first four.
 #
 # Environment: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL point at running servers; without them own ones are started and, whatever
 # ends this script, stopped. ES=8.16.3 takes the older Elasticsearch. TEST_ARGS goes to `cargo test` as it is (a filter, -- --nocapture).
@@ -15,6 +15,7 @@ case $what in
     test) needs=(build services images) ;;
     guarantees) needs=(build services) ;;
     soak) needs=(build services) ;;
+    gpu) needs=(build lint) ;;
     all) needs=(build lint services images) ;;
     *) sed -n '2s/^# //p' "$0" >&2; exit 2 ;;
 esac
@@ -22,8 +23,9 @@ esac
 # shellcheck source=steps.sh
 source tests/steps.sh
 
-# One set for every step: other features or another profile would compile all dependencies once more.
-cargo_flags=(--locked --all-features)
+# One set for every step: other features or another profile would compile all dependencies once more. The features for GPUs need
+# compilers for them.
+cargo_flags=(--locked --features stub-model)
 
 lint() {
     step format cargo fmt --check
@@ -109,6 +111,13 @@ soak() {
         cargo test "${cargo_flags[@]}" --test it -- --nocapture guarantees::soak
 }
 
+# Whether the program compiles for the GPU of this system; needs nvcc of CUDA 13.0, or macOS.
+gpu() {
+    local feature=cuda
+    [[ $(uname) != Darwin ]] || feature=metal
+    step gpu cargo clippy --locked --features "$feature" -- -D warnings
+}
+
 step setup tests/services/setup.sh "${needs[@]}"
 case $what in
     lint) lint ;;
@@ -117,6 +126,7 @@ case $what in
     test) tests ;;
     guarantees) guarantees ;;
     soak) soak ;;
+    gpu) gpu ;;
     all)
         lint
         doc

@@ -82,19 +82,15 @@ pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
 }
 
 fn cpu(args: &ModelArgs) -> Finding {
-    let mut features = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    for (name, found) in [
+    let found = [
         ("avx2", std::arch::is_x86_feature_detected!("avx2")),
         ("fma", std::arch::is_x86_feature_detected!("fma")),
         ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-    ] {
-        if found {
-            features.push(name);
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    features.push("neon");
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [("neon", cfg!(target_arch = "aarch64"))];
+    let features: Vec<_> = found.into_iter().filter_map(|(name, found)| found.then_some(name)).collect();
     let features = if features.is_empty() { "no vector extensions".to_owned() } else { features.join(" ") };
     let compute = args.compute();
     let machine = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);

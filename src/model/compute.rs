@@ -3,8 +3,10 @@
 use std::fs;
 use std::num::NonZeroUsize;
 
+use candle_core::Device;
 use clap::ValueEnum;
 
+use super::Error;
 use super::kernels::{self, Kernel, Plan};
 use super::weights::Loaded;
 
@@ -22,6 +24,12 @@ pub enum KernelChoice {
     Portable,
     /// The stock convolutions of Candle: slow, for comparison
     Candle,
+    /// The stock convolutions of Candle on the first GPU, by CUDA
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// The stock convolutions of Candle on the GPU, by Metal
+    #[cfg(feature = "metal")]
+    Metal,
 }
 
 /// The setting `--plan`.
@@ -53,7 +61,7 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// The kernel; `None` is Candle's own.
+    /// The kernel; `None` is Candle's own, on [`Compute::device`].
     pub fn kernel(&self) -> Option<Kernel> {
         match self.kernel {
             KernelChoice::Auto => Some(Kernel::best()),
@@ -61,23 +69,49 @@ impl Compute {
             KernelChoice::Avx2 => Some(Kernel::Avx2),
             KernelChoice::Portable => Some(Kernel::Portable),
             KernelChoice::Candle => None,
+            #[cfg(feature = "cuda")]
+            KernelChoice::Cuda => None,
+            #[cfg(feature = "metal")]
+            KernelChoice::Metal => None,
+        }
+    }
+
+    /// Where tensors lie: the CPU, but for Candle's own convolutions on a GPU.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    #[allow(clippy::unnecessary_wraps)] // Not with a feature for GPUs.
+    pub(super) fn device(&self) -> candle_core::Result<Device> {
+        match self.kernel {
+            #[cfg(feature = "cuda")]
+            KernelChoice::Cuda => Device::new_cuda(0),
+            #[cfg(feature = "metal")]
+            KernelChoice::Metal => Device::new_metal(0),
+            _ => Ok(Device::Cpu),
         }
     }
 
     /// Whether this machine can compute so.
     ///
     /// # Errors
-    /// When it lacks the instructions.
-    pub fn check(&self) -> Result<(), kernels::Error> {
+    /// When it lacks the instructions, or the device.
+    pub fn check(&self) -> Result<(), Error> {
         match self.kernel() {
-            Some(kernel) if !kernel.is_available() => Err(kernels::Error::Unavailable(kernel)),
-            _ => Ok(()),
+            Some(kernel) if !kernel.is_available() => Err(kernels::Error::Unavailable(kernel).into()),
+            Some(_) => Ok(()),
+            None => Ok(self.device().map(drop)?),
         }
     }
 
     /// The kernel's name in metrics.
     pub fn kernel_name(&self) -> &'static str {
-        self.kernel().map_or("candle", Kernel::name)
+        match self.kernel {
+            #[cfg(feature = "cuda")]
+            KernelChoice::Cuda => "cuda",
+            #[cfg(feature = "metal")]
+            KernelChoice::Metal => "metal",
+            _ => self.kernel().map_or("candle", Kernel::name),
+        }
     }
 
     /// What the kernels are told; `None` where Candle's own convolutions are used.

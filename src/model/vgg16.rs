@@ -44,7 +44,8 @@ enum Network {
     Fused(kernels::Vgg16),
     /// Candle's own convolutions, block by block.
     Stock {
-        /// Where it computes; Candle takes the pool that it is called in.
+        device: Device,
+        /// Where it computes on the CPU; Candle takes the pool that it is called in.
         pool: ThreadPool,
         blocks: Vec<Vec<Conv2d>>,
     },
@@ -55,10 +56,11 @@ impl Vgg16 {
     /// `.bias`.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape, the machine lacks the kernel, or the threads do not start.
+    /// When a tensor is missing or has another shape, the machine lacks the kernel or the device, or the threads do not start.
     pub fn new(weights: Loaded, manifest: &Manifest, compute: &Compute) -> Result<Self, Error> {
         let settings = compute.settings(&weights);
-        let tensors = || VarBuilder::from_buffered_safetensors(weights.bytes, DType::F32, &Device::Cpu);
+        let device = compute.device()?;
+        let tensors = || VarBuilder::from_buffered_safetensors(weights.bytes, DType::F32, &device);
         let network = match settings {
             Some(settings) => Network::Fused(kernels::Vgg16::new(&settings, || layers(&tensors()?))?),
             None => stock(&tensors()?, compute.threads)?,
@@ -85,7 +87,9 @@ impl Vgg16 {
     fn forward(&self, images: &Tensor) -> Result<Tensor, Error> {
         match &self.network {
             Network::Fused(network) => Ok(images.apply_op1_no_bwd(&Fused(network))?),
-            Network::Stock { pool, blocks } => pool.install(|| maxima(&stock_blocks(blocks, images)?)),
+            Network::Stock { device, pool, blocks } => {
+                pool.install(|| maxima(&stock_blocks(blocks, &images.to_device(device)?)?))
+            }
         }
     }
 
@@ -102,10 +106,10 @@ impl Vgg16 {
                 let tensor = |values, size| Tensor::from_vec(values, (batch.len(), FEATURES, size, size), &Device::Cpu);
                 Ok([tensor(block4_pool, INPUT_SIZE / 16)?, tensor(block5_pool, INPUT_SIZE / 32)?])
             }
-            Network::Stock { pool, blocks } => pool.install(|| {
-                let fourth = stock_blocks(&blocks[..4], &images)?;
+            Network::Stock { device, pool, blocks } => pool.install(|| {
+                let fourth = stock_blocks(&blocks[..4], &images.to_device(device)?)?;
                 let fifth = stock_blocks(&blocks[4..], &fourth)?;
-                Ok([fourth, fifth])
+                Ok([fourth.to_device(&Device::Cpu)?, fifth.to_device(&Device::Cpu)?])
             }),
         }
     }
@@ -161,7 +165,7 @@ fn stock(weights: &VarBuilder<'_>, threads: Option<NonZeroUsize>) -> Result<Netw
             convolutions.map(|(name, inputs, outputs)| candle_nn::conv2d(inputs, outputs, 3, config, weights.pp(name)));
         blocks.push(built.collect::<Result<Vec<_>, _>>()?);
     }
-    Ok(Network::Stock { pool, blocks })
+    Ok(Network::Stock { device: weights.device().clone(), pool, blocks })
 }
 
 /// The whole network as one operation of Candle's: what lies between two convolutions never becomes a tensor.
