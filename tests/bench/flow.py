@@ -20,11 +20,10 @@ from PIL import Image, ImageOps
 
 COUNT, WARM_UP, SIZE = int(os.environ.get("FLOW_COUNT", 2000)), 200, (500, 375)
 TICK = os.sysconf("SC_CLK_TCK")
-# The worker's threads by the beginnings of their names.
+# The worker's threads by the beginnings of their names. Those that decode are not among them: each lives for one image.
 THREADS = {
     "compute-": "network",
     "model": "batches and the network's input",
-    "decode": "decoding and sampling",
     "tokio": "fetching, documents, bulks",
     "lapin": "broker's socket",
 }
@@ -129,8 +128,7 @@ def report(before, after, alone):
     row("  the worker: all the rest", cpu - network)
     for what, value in threads.items():
         row(f"    {what}", value)
-    # Threads that have ended in between count here as well.
-    row("    all other threads", cpu - network - sum(threads.values()))
+    row("    decoding and sampling", cpu - network - sum(threads.values()))
     row("  RabbitMQ, Elasticsearch, image server", services)
     print(f"the worker alone on the machine: {extraction / cpu:.1%} of the network's rate")
     print("stage, wall time with waiting, ms per document: " + ", ".join(
