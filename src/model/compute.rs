@@ -61,7 +61,7 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// The kernel; `None` is Candle's own, on [`Compute::device`].
+    /// The kernel; `None` is Candle's own convolutions.
     pub fn kernel(&self) -> Option<Kernel> {
         match self.kernel {
             KernelChoice::Auto => Some(Kernel::best()),
