@@ -1,7 +1,8 @@
 //! The model on its own thread, behind one `async fn`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
+use std::{process, thread};
 
 use tokio::runtime::Handle;
 use tokio::select;
@@ -118,7 +119,13 @@ fn run(mut model: Box<dyn Model>, mut intake: Intake, runtime: &Handle, metrics:
             continue;
         }
         metrics.extract_batch(batch.len());
-        match model.embed(&batch) {
+        // A panic is a fault of this program, perhaps with these images each time. It ends the process, as other faults would:
+        // a worker that lives on without its model would give everything back for ever, and deaths are what the broker counts.
+        let results = catch_unwind(AssertUnwindSafe(|| model.embed(&batch))).unwrap_or_else(|_| {
+            tracing::error!("the model panicked; the process ends");
+            process::abort()
+        });
+        match results {
             Ok(results) => {
                 for (answer, result) in answers.into_iter().zip(results) {
                     // A caller that left meanwhile does not mind.

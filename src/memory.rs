@@ -19,9 +19,12 @@ use std::fmt;
 
 use crate::{decode, model};
 
-/// A worker with `vgg16` right after batches of eight images: 570 MiB, of which 370 are packed weights and most of the rest the
-/// maps between two layers.
+/// A worker with `vgg16` and two threads right after batches of eight images: 570 MiB, of which 370 are packed weights and most
+/// of the rest the maps between two layers.
 const PROGRAM: u64 = 640 << 20;
+/// What further threads add: up to some of them, more layers take a batch as a whole; each has room of its own to work in.
+const MORE_MAPS: (u64, u64) = (7, 34 << 20);
+const THREAD: u64 = 2 << 20;
 /// What one connection may have read and nobody has taken yet: hyper's largest buffer, a TLS record, the window of gzip.
 const RECEIVING: u64 = 512 << 10;
 /// A reference of the largest URL, metadata and id, as JSON.
@@ -42,6 +45,8 @@ pub struct Settings {
     pub max_image_pixels: u64,
     /// Cores that the process may use.
     pub cores: usize,
+    /// Threads of the network.
+    pub threads: usize,
     /// Largest batch for the store in bytes.
     pub bulk_bytes: usize,
     /// Batches for the store at once.
@@ -59,7 +64,7 @@ impl Bound {
         let messages = settings.prefetch as u64;
         let times = u64::saturating_mul;
         Self([
-            ("the program and the network", PROGRAM),
+            ("the program and the network", program(settings.threads as u64)),
             ("files of images", max_inflight_bytes.saturating_add(max_image_bytes)),
             ("files that move as they grow", times(cores as u64, max_image_bytes)),
             ("receiving", times(messages, RECEIVING)),
@@ -80,6 +85,12 @@ impl Bound {
     pub fn total(&self) -> u64 {
         self.0.iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
     }
+}
+
+fn program(threads: u64) -> u64 {
+    let (most, each) = MORE_MAPS;
+    let more = threads.saturating_sub(2);
+    PROGRAM + more.min(most) * each + more.saturating_mul(THREAD)
 }
 
 impl fmt::Display for Bound {
@@ -103,6 +114,7 @@ mod tests {
         max_inflight_bytes: 256 << 20,
         max_image_pixels: 100_000_000,
         cores: 2,
+        threads: 2,
         bulk_bytes: 8 << 20,
         bulks_in_flight: 2,
     };
@@ -126,6 +138,8 @@ mod tests {
         assert_eq!(term(&SETTINGS, "messages and documents"), 50);
         assert_eq!(term(&SETTINGS, "requests to the store"), 32);
 
+        let threads = |threads| term(&Settings { threads, ..SETTINGS }, "the program and the network");
+        assert_eq!([1, 2, 4, 64].map(threads), [640, 640, 712, 640 + 7 * 34 + 62 * 2]);
         let few = Settings { prefetch: 8, ..SETTINGS };
         assert_eq!(term(&few, "receiving"), 4);
         let small = Settings { max_image_pixels: 1_000_000, ..SETTINGS };

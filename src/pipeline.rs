@@ -227,7 +227,7 @@ impl Failure {
                 decode::Error::Unsupported { .. } | decode::Error::Variant { .. } => {
                     DeadLetter(Reason::UnsupportedFormat)
                 }
-                decode::Error::TooLarge { .. } => DeadLetter(Reason::ImageTooLarge),
+                decode::Error::TooLarge { .. } | decode::Error::TooLong { .. } => DeadLetter(Reason::ImageTooLarge),
                 decode::Error::Malformed { .. } => DeadLetter(Reason::MalformedImage),
                 decode::Error::Timeout { .. } => DeadLetter(Reason::DecodeTimeout),
                 decode::Error::Panicked { .. } => DeadLetter(Reason::DecoderPanic),

@@ -82,7 +82,7 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
     let manifest = setup::chosen_model(&args.model)?;
     let folder = setup::model_folder(&args.model)?;
     let compute = args.model.compute();
-    let failed = |error: crate::model::Error| Error::new(Exit::Io, error.to_string());
+    let failed = setup::model_failed;
     let load = |compute: &Compute| {
         let start = Instant::now();
         let model = crate::model::load_vgg16(&manifest, &folder, compute).map_err(failed)?;

@@ -96,7 +96,8 @@ fn cpu(args: &ModelArgs) -> Finding {
     let machine = format!("{} cores granted, {}, {features}", setup::cores(), std::env::consts::ARCH);
     match compute.check() {
         Ok(()) => {
-            let detail = format!("{machine}; kernel {}, plan {}", compute.kernel_name(), compute.plan().name());
+            let plan = compute.kernel().map(|_| format!(", plan {}", compute.plan().name())).unwrap_or_default();
+            let detail = format!("{machine}; kernel {}{plan}", compute.kernel_name());
             Finding { check: "cpu", state: State::Ok, detail }
         }
         Err(error) => Finding { check: "cpu", state: State::Problem, detail: format!("{machine}; {error}") },
@@ -141,7 +142,7 @@ async fn weights(args: &ModelArgs) -> Finding {
         tokio::task::spawn_blocking(move || {
             let packed = crate::model::check(&manifest, &folder, &compute).map_err(|error| error.to_string())?;
             let packed = packed.map(|path| format!(", packed in {}", path.display())).unwrap_or_default();
-            Ok(format!("{} loads from {}{packed}", manifest.name, folder.display()))
+            Ok(format!("{} is whole in {}{packed}", manifest.name, folder.display()))
         })
         .await
         .map_err(|error| error.to_string())?

@@ -137,8 +137,8 @@ async fn import(args: &Folder, file: PathBuf) -> Result<Exit, Error> {
 
 async fn pack(args: args::ModelArgs) -> Result<Exit, Error> {
     let (manifest, folder, compute) = (setup::chosen_model(&args)?, setup::model_folder(&args)?, args.compute());
-    let packed = blocking(move || crate::model::check(&manifest, &folder, &compute)).await?;
-    let packed = packed.map_err(|error| Error::new(Exit::Io, error.to_string()))?;
+    let packed = blocking(move || crate::model::pack(&manifest, &folder, &compute)).await?;
+    let packed = packed.map_err(setup::model_failed)?;
     let path = packed.ok_or_else(|| Error::new(Exit::Io, "no file of packed weights was written"))?;
     output::line(format_args!("the weights are packed in {}", path.display()))?;
     Ok(Exit::Done)

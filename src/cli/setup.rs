@@ -128,6 +128,14 @@ pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
     args.model_dir.clone().map_or_else(data_folder, Ok)
 }
 
+/// A model that cannot be used: instructions that the machine lacks were asked for, all else is a matter of files.
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
+pub fn model_failed(error: crate::model::Error) -> Error {
+    use crate::model::{Error::Kernel, kernels::Error::Unavailable};
+    let exit = if matches!(error, Kernel(Unavailable(_))) { Exit::Config } else { Exit::Io };
+    Error::new(exit, error.to_string())
+}
+
 /// Loads a model and starts its thread.
 ///
 /// # Errors
@@ -138,7 +146,7 @@ pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>
     let loaded = tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, &compute)).await;
     let network = loaded
         .map_err(|error| Error::new(Exit::Io, format!("loading the model failed: {error}")))?
-        .map_err(|error| Error::new(Exit::Io, error.to_string()))?;
+        .map_err(model_failed)?;
     Extractor::start(network, metrics)
         .map_err(|error| Error::new(Exit::Io, format!("the model thread did not start: {error}")))
 }

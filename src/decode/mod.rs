@@ -111,6 +111,16 @@ pub enum Error {
         /// The most pixels allowed.
         limit: u64,
     },
+    /// A side longer than any picture's.
+    #[error("the image has {width} x {height} pixels; a side may have {limit}")]
+    TooLong {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The longest side allowed.
+        limit: u32,
+    },
     /// The decoder gave up.
     #[error("damaged {format}: {reason}")]
     Malformed {

@@ -44,6 +44,8 @@ pub enum Samples {
     Rgba8(Vec<u8>),
 }
 
+/// The longest side: for each pixel of a side, sampling keeps some bytes that [`BYTES_PER_PIXEL`] does not count.
+const MAX_SIDE: u32 = 1 << 20;
 /// The widest pixel that any decoder hands over: 16-bit RGBA.
 const MAX_PIXEL_BYTES: u64 = 8;
 /// What a decoder may allocate besides the image itself: colour profiles, tables, windows.
@@ -97,6 +99,9 @@ impl Limits {
         }
         if size.pixels() > self.max_pixels {
             return Err(Error::TooLarge { width, height, limit: self.max_pixels });
+        }
+        if width.max(height) > MAX_SIDE {
+            return Err(Error::TooLong { width, height, limit: MAX_SIDE });
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 pub fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // Nobody else's name: in containers all processes have the same number.
     let partial = path.with_extension(format!("{:016x}.part", RandomState::new().hash_one(path)));
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let write = || {
         let mut file = File::create_new(&partial)?;
         for part in parts {

@@ -58,22 +58,32 @@ pub fn load_vgg16(manifest: &Manifest, folder: &Path, compute: &Compute) -> Resu
     vgg16::Vgg16::new(load_weights(manifest, folder)?, manifest, compute)
 }
 
-/// Loads a model as [`load`] does, and checks every byte of the file of packed weights. Returns where that is; `None` where
-/// there is none.
+/// Checks every byte of a model's weights, and of the file of packed ones if there is one; writes nothing. Returns where that
+/// file is.
 ///
 /// # Errors
-/// As [`load`], and when the file is damaged.
+/// When the weights are missing, damaged or of another model, or the file is damaged.
 pub fn check(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
     match manifest.network {
         #[cfg(feature = "stub-model")]
         Network::Stub => Ok(None),
         Network::Vgg16 => {
-            let weights = load_weights(manifest, folder)?;
-            let settings = compute.settings(&weights);
-            drop(vgg16::Vgg16::new(weights, manifest, compute)?);
+            let settings = compute.settings(&load_weights(manifest, folder)?);
+            // Without the instructions there is nothing to look for.
+            let settings = settings.filter(|settings| settings.kernel.is_available());
             Ok(settings.map(|settings| kernels::verify(&settings)).transpose()?.flatten())
         }
     }
+}
+
+/// Packs a model's weights into a file, if none is there, and checks every byte of it. Returns where it is; `None` where none
+/// could be written.
+///
+/// # Errors
+/// As [`load`], and when the file is damaged.
+pub fn pack(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
+    drop(load(manifest, folder, compute)?);
+    check(manifest, folder, compute)
 }
 
 fn load_weights(manifest: &Manifest, folder: &Path) -> Result<weights::Loaded, Error> {

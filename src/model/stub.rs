@@ -11,14 +11,12 @@ const BLOCK: usize = 14;
 /// Averages of blocks.
 pub(super) struct Stub;
 
-/// An image of this colour alone ends the process at once, as a fault in native code or the end of the memory would.
+/// An image of this colour alone makes the network panic.
 const DEADLY: [u8; 3] = [13, 66, 6];
 
 impl Model for Stub {
     fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, Error> {
-        if batch.iter().any(|pixels| pixels.as_rgb().chunks_exact(3).all(|rgb| rgb == DEADLY)) {
-            std::process::abort();
-        }
+        assert!(!batch.iter().any(|pixels| pixels.as_rgb().chunks_exact(3).all(|rgb| rgb == DEADLY)), "a deadly image");
         Ok(batch.iter().map(features).collect())
     }
 }

@@ -12,7 +12,7 @@ use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::compute::Compute;
-use super::kernels::{self, FEATURES, Pass};
+use super::kernels::{self, FEATURES};
 use super::manifest::{ChannelOrder, Manifest};
 use super::weights::Loaded;
 use super::{Error, INPUT_SIZE, Model, Pixels};
@@ -30,6 +30,16 @@ pub fn convolutions() -> impl Iterator<Item = (String, usize, usize)> {
         let inputs = std::mem::replace(&mut inputs, outputs);
         (format!("block{block}_conv{conv}"), inputs, outputs)
     })
+}
+
+/// What a pass gives to models that describe regions.
+pub struct Maps {
+    /// `[n, 512]`, not normalised.
+    pub features: Tensor,
+    /// Behind the fourth block's pooling: `[n, 512, 14, 14]`.
+    pub block4_pool: Tensor,
+    /// Behind the fifth block's pooling: `[n, 512, 7, 7]`.
+    pub block5_pool: Tensor,
 }
 
 /// The network with its weights.
@@ -93,23 +103,31 @@ impl Vgg16 {
         }
     }
 
-    /// The maps behind the fourth and the fifth block's pooling, `[n, 512, 14, 14]` and `[n, 512, 7, 7]`, of images; for
-    /// models that describe regions. They come with the features at next to no cost.
+    /// Features of images with the maps that they come from; for models that describe regions. The maps cost next to nothing.
     ///
     /// # Errors
     /// When Candle reports one.
-    pub fn maps(&self, batch: &[Pixels]) -> Result<[Tensor; 2], Error> {
+    pub fn maps(&self, batch: &[Pixels]) -> Result<Maps, Error> {
         let images = self.input(batch)?;
+        let count = batch.len();
         match &self.network {
             Network::Fused(network) => {
-                let Pass { block4_pool, block5_pool, .. } = network.forward(&images.flatten_all()?.to_vec1()?, true);
-                let tensor = |values, size| Tensor::from_vec(values, (batch.len(), FEATURES, size, size), &Device::Cpu);
-                Ok([tensor(block4_pool, INPUT_SIZE / 16)?, tensor(block5_pool, INPUT_SIZE / 32)?])
+                let pass = network.forward(&images.flatten_all()?.to_vec1()?, true);
+                let tensor = |values, size| Tensor::from_vec(values, (count, FEATURES, size, size), &Device::Cpu);
+                Ok(Maps {
+                    features: Tensor::from_vec(pass.features, (count, FEATURES), &Device::Cpu)?,
+                    block4_pool: tensor(pass.block4_pool, INPUT_SIZE / 16)?,
+                    block5_pool: tensor(pass.block5_pool, INPUT_SIZE / 32)?,
+                })
             }
             Network::Stock { device, pool, blocks } => pool.install(|| {
                 let fourth = stock_blocks(&blocks[..4], &images.to_device(device)?)?;
                 let fifth = stock_blocks(&blocks[4..], &fourth)?;
-                Ok([fourth.to_device(&Device::Cpu)?, fifth.to_device(&Device::Cpu)?])
+                Ok(Maps {
+                    features: maxima(&fifth)?.to_device(&Device::Cpu)?,
+                    block4_pool: fourth.to_device(&Device::Cpu)?,
+                    block5_pool: fifth.to_device(&Device::Cpu)?,
+                })
             }),
         }
     }

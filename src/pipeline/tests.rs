@@ -27,6 +27,7 @@ fn the_message_s_own_fault_is_dead_lettered_at_once() {
         (Failure::Decode(decode::Error::Empty), Reason::NotAnImage),
         (Failure::Decode(decode::Error::Unsupported { format: "SVG", hint: "" }), Reason::UnsupportedFormat),
         (Failure::Decode(decode::Error::TooLarge { width: 9, height: 9, limit: 1 }), Reason::ImageTooLarge),
+        (Failure::Decode(decode::Error::TooLong { width: 9, height: 1, limit: 8 }), Reason::ImageTooLarge),
         (Failure::Decode(decode::Error::Timeout { limit: Duration::ZERO }), Reason::DecodeTimeout),
         (Failure::Decode(decode::Error::Panicked { reason: host() }), Reason::DecoderPanic),
         (Failure::Extract(extract::Error::Degenerate(Degenerate::Zero)), Reason::DegenerateVector),

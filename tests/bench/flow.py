@@ -26,6 +26,7 @@ THREADS = {
     "model": "batches and the network's input",
     "tokio": "fetching, documents, bulks",
     "lapin": "broker's socket",
+    "imgdex": "main thread",
 }
 
 
@@ -79,10 +80,13 @@ def sample(run, worker, documents):
     process = pathlib.Path("/proc") / str(worker.process.pid)
     threads = dict.fromkeys(THREADS.values(), 0.0)
     for task in (process / "task").iterdir():
-        name = (task / "comm").read_text()
+        try:
+            name, spent = (task / "comm").read_text(), ticks(task / "stat") / TICK
+        except OSError:  # It has ended.
+            continue
         for beginning, what in THREADS.items():
             if name.startswith(beginning):
-                threads[what] += ticks(task / "stat") / TICK
+                threads[what] += spent
     return {"time": time.monotonic(), "indexed": indexed, "cpu": ticks(process / "stat") / TICK, "threads": threads,
             "stages": stages, "machine": machine(), "memory": memory(process)}
 

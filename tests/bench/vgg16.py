@@ -6,7 +6,7 @@ counts, for batches of one and of eight. Errors are the largest difference of a 
 of the largest feature, over the fixtures' pixels. An engine that is not installed is named and left out. PyTorch is taken where
 it is there; its package brings gigabytes, so the requirements do not list it.
 
-The plot goes to VGG16_SVG, if that is set. VGG16_ROUNDS (3), VGG16_RUNS (10) and VGG16_THREADS (all) set the effort.
+The plot goes to VGG16_SVG (target/vgg16.svg). VGG16_ROUNDS (3), VGG16_RUNS (10) and VGG16_THREADS (all) set the effort.
 """
 
 import json
@@ -23,6 +23,8 @@ THREADS = int(os.environ.get("VGG16_THREADS", len(os.sched_getaffinity(0))))
 BATCHES = (1, 8)
 MEANS = (103.939, 116.779, 123.68)
 BLOCKS = (2, 2, 3, 3, 3)
+# What the others are measured by.
+NEEDED = ("imgdex", "onnxruntime")
 ENGINES = ["imgdex", "imgdex avx2", "imgdex portable", "candle", "onnxruntime", "openvino", "ncnn", "mnn", "torch"]
 
 
@@ -41,6 +43,8 @@ def main():
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:
                 missing[engine] = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit {run.returncode}"
+                if engine in NEEDED:
+                    sys.exit(f"vgg16: {engine}: {missing[engine]}")
                 continue
             results.setdefault(engine, []).append(json.loads(run.stdout.splitlines()[-1]))
     report(results, missing)
@@ -65,8 +69,9 @@ def report(results, missing):
         print(f"{engine:<18}{cells}{worst:>10.1e}")
     for engine, reason in missing.items():
         print(f"{engine:<18} left out: {reason}")
-    if "VGG16_SVG" in os.environ:
-        Path(os.environ["VGG16_SVG"]).write_text(plot(rows))
+    svg = Path(os.environ.get("VGG16_SVG", ROOT / "target/vgg16.svg"))
+    svg.write_text(plot(rows))
+    print(f"plot: {svg}")
 
 
 def cpu():

@@ -88,6 +88,7 @@ fn pods_may_take_as_much_memory_as_the_worker() {
         max_inflight_bytes: fetch.max_bytes_held,
         max_image_pixels: 100_000_000,
         cores: cpu.parse().unwrap(),
+        threads: cpu.parse().unwrap(),
         bulk_bytes: bulk.max_bytes,
         bulks_in_flight: bulk.in_flight,
     });

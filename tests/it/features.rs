@@ -7,11 +7,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use candle_core::Tensor;
 use imgdex::decode::{Decoder, Settings};
 use imgdex::model::compute::{Compute, KernelChoice, PlanChoice};
 use imgdex::model::manifest::Manifest;
-use imgdex::model::vgg16::Vgg16;
+use imgdex::model::vgg16::{Maps, Vgg16};
 use imgdex::model::{Model, Pixels};
 use serde::Deserialize;
 
@@ -147,8 +146,10 @@ async fn any_number_of_threads_gives_the_same_features() {
 async fn maps_on_the_way_agree_with_the_stock_network() {
     let manifest = Manifest::find("vgg16").unwrap();
     let pixels = &pixels(&manifest).await[..3];
-    let values =
-        |maps: [Tensor; 2]| maps.map(|map| (map.dims().to_vec(), map.flatten_all().unwrap().to_vec1::<f32>().unwrap()));
+    let values = |Maps { features, block4_pool, block5_pool }: Maps| {
+        [features, block4_pool, block5_pool]
+            .map(|map| (map.dims().to_vec(), map.flatten_all().unwrap().to_vec1::<f32>().unwrap()))
+    };
     let stock = values(load(&manifest, KernelChoice::Candle, PlanChoice::Auto).maps(pixels).unwrap());
     for kernel in kernels() {
         let found = values(load(&manifest, kernel, PlanChoice::Fast).maps(pixels).unwrap());
@@ -168,17 +169,17 @@ async fn every_kernel_agrees_with_the_stock_convolutions_in_batches_of_any_size(
     let pixels = pixels(&manifest).await;
     let stock = features(&mut load(&manifest, KernelChoice::Candle, PlanChoice::Auto), &pixels, 8);
     for kernel in kernels() {
-        for (plan, sizes) in [(PlanChoice::Fast, 1..=16), (PlanChoice::Small, 7..=8)] {
+        for plan in [PlanChoice::Fast, PlanChoice::Small] {
             let mut model = load(&manifest, kernel, plan);
             let (mut least, mut worst) = (1.0_f64, 0.0_f32);
-            for size in sizes {
-                // Every image in batches of one, of eight and of more; a few in all the others. Unoptimised portable code is slow.
-                let all = matches!(size, 1 | 8) && kernel != KernelChoice::Portable;
-                let some = if all { &pixels[..] } else { &pixels[..size] };
-                if kernel == KernelChoice::Portable && !matches!(size, 1 | 8 | 9) {
-                    continue;
-                }
-                for (found, expected) in features(&mut model, some, size).iter().zip(&stock) {
+            // All sizes in turn go through all images, twice. Unoptimised portable code is slow.
+            let mut numbers = (0..pixels.len()).cycle();
+            let largest = if (kernel, plan) == (KernelChoice::Portable, PlanChoice::Small) { 8 } else { 16 };
+            for size in 1..=largest {
+                let numbers: Vec<_> = numbers.by_ref().take(size).collect();
+                let batch: Vec<_> = numbers.iter().map(|number| pixels[*number].clone()).collect();
+                let expected = numbers.iter().map(|number| &stock[*number]);
+                for (found, expected) in features(&mut model, &batch, size).iter().zip(expected) {
                     least = least.min(cosine(found, expected));
                     let largest = expected.iter().copied().fold(0.0, f32::max);
                     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest);
@@ -187,7 +188,7 @@ async fn every_kernel_agrees_with_the_stock_convolutions_in_batches_of_any_size(
             }
             println!("{kernel:?} {plan:?}: 1 - cosine {:.1e}, element {worst:.1e}", 1.0 - least);
             assert!(least >= 0.999_999, "{kernel:?} {plan:?}: {least}");
-            assert!(worst <= 1e-3, "{kernel:?} {plan:?}: {worst}");
+            assert!(worst <= 1e-4, "{kernel:?} {plan:?}: {worst}");
         }
     }
 }

@@ -83,6 +83,14 @@ fn sizes_are_refused_by_the_header_alone() {
     assert_eq!(too_large(decode(&header_only(50_000, 50_000), &LIMITS)), (50_000, 50_000));
     assert_eq!(too_large(decode(&header_only(u32::MAX, u32::MAX), &LIMITS)), (u32::MAX, u32::MAX));
 
+    let longest = 1 << 20;
+    let limits = Limits { max_pixels: 1 << 22, ..LIMITS };
+    for (width, height) in [(longest + 1, 1), (1, longest + 1)] {
+        let refused = decode(&header_only(width, height), &limits);
+        assert!(matches!(refused, Err(Error::TooLong { .. })), "{width} x {height}: {:?}", refused.map(|_| "decoded"));
+    }
+    assert!(!matches!(decode(&header_only(longest, 1), &limits), Err(Error::TooLong { .. })));
+
     let jpeg = fixture("baseline-420.jpg");
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     let jpeg = patched("baseline-420.jpg", &[(frame + 5, &[0xff, 0xdc, 0xff, 0xdc])]);

@@ -168,7 +168,7 @@ impl Workspace {
             let images = if layer + 1 < single { capacity.min(1) } else { capacity };
             maps.push((map, Buffer::new(map.image() * images)));
         }
-        // Fewer images are split so if more are.
+        // Of all batches that fit, that of a single image is split by outputs soonest.
         let together = convolutions.iter().filter(|c| Split::of(c, 1, team) == Split::Outputs);
         let together = together.map(|c| points_len::<S>(c, c.block)).max().unwrap_or(0) * capacity.min(1);
         Self {

@@ -96,11 +96,12 @@ impl PackFile {
         (HEADER + self.floats * size_of::<f32>()) as u64
     }
 
-    /// Writes the file and maps it. Where that is impossible, the weights stay in memory.
+    /// Writes the file, checks what has been written and maps it. Where that is impossible, the weights stay in memory.
     pub(super) fn keep(&self, packed: Buffer) -> Packed {
         let Some(path) = &self.path else { return Packed::Memory(packed) };
-        match self.write(path, &packed[..self.floats]) {
-            Ok(()) => self.open().unwrap_or(Packed::Memory(packed)),
+        let written = self.write(path, &packed[..self.floats]).map_err(|error| error.to_string());
+        match written.and_then(|()| self.verify().map_err(|error| error.to_string())) {
+            Ok(_) => self.open().unwrap_or(Packed::Memory(packed)),
             Err(error) => {
                 let path = path.display();
                 tracing::warn!(%path, %error, "packed weights cannot be kept; every start packs them, and processes share none");

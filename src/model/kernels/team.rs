@@ -1,20 +1,23 @@
 //! The threads of a forward pass.
 //!
 //! They go through the layers together: within a layer each takes the next piece of work, and none goes on before all have
-//! finished. That is a few dozen meetings in some milliseconds, so they wait for each other spinning. Who has to wait for
-//! long waits for a thread whose CPU others have taken: it goes to sleep, and leaves its own CPU to that thread. None is tied
-//! to a CPU: that gains nothing on an idle machine, and takes this way out on a busy one.
+//! finished. That is a few dozen meetings in some milliseconds, so they wait for each other spinning. Who has waited for long
+//! goes to sleep: the thread that it waits for may have lost its CPU to others, and finds one free then. None is tied to a
+//! CPU: that gains nothing on an idle machine, and takes this way out on a busy one.
 
 use std::hint::spin_loop;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Rounds of spinning before sleeping: longer than threads that run come apart, shorter than a scheduler's time slice.
-const SPINS: u32 = 20_000;
+/// How long to spin before sleeping: a few times what it takes to wake, and much less than a scheduler's time slice.
+const SPINNING: Duration = Duration::from_micros(250);
+/// Rounds between two looks at the clock.
+const SPINS: u32 = 16;
 
 pub(super) struct Team {
     pool: ThreadPool,
@@ -142,11 +145,14 @@ impl Member<'_> {
             meeting.wake();
             return;
         }
-        for _ in 0..SPINS {
-            if meeting.is_over(round) {
-                return;
+        let arrived = Instant::now();
+        while arrived.elapsed() < SPINNING {
+            for _ in 0..SPINS {
+                if meeting.is_over(round) {
+                    return;
+                }
+                spin_loop();
             }
-            spin_loop();
         }
         let mut asleep = meeting.asleep();
         *asleep += 1;

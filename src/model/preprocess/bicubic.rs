@@ -14,7 +14,7 @@ const SUPPORT: f64 = 2.0;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// Samples that are summed up with the same coefficient at a time in the horizontal pass: a few registers full.
 const ABREAST: usize = 48;
-/// The most that source lines side by side may take, however wide they are; a core's cache holds about as much.
+/// The most that several source lines side by side may take; a core's cache holds about as much.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
 
 /// The source pixels that one target pixel is made of.

@@ -74,6 +74,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
         max_inflight_bytes: BUDGET,
         max_image_pixels: pixels,
         cores: std::thread::available_parallelism().unwrap().get(),
+        threads: 1,
         bulk_bytes: bulk.max_bytes,
         bulks_in_flight: bulk.in_flight,
     });
