@@ -88,6 +88,9 @@ impl Task for Fill<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { first, image, patch, to } = self;
+        // What the blocks marked unsafe below rest on, besides the lengths that they check.
+        let aligned = |floats: &[f32]| floats.as_ptr().addr().is_multiple_of(S::LANES * size_of::<f32>());
+        assert!(aligned(first.weights) && aligned(first.bias) && aligned(to), "registers are read and written whole");
         let (row, plane) = (patch.row(S::LANES), patch.plane(S::LANES));
         let to = Shared::new(to);
         // The border of the map is one wide: its first row and column are the map's -1.

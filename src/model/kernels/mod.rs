@@ -165,7 +165,8 @@ macro_rules! with_instructions {
     };
 }
 
-/// Runs a task with the best instructions that this machine has.
+/// Runs a task with the best instructions that this machine has, for work that gives the same with any; which kernel the network
+/// is told to take does not matter.
 pub(super) fn vectorize<T: Task>(task: T) -> T::Output {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = Avx512::detect() {

@@ -1,5 +1,6 @@
 //! The vector instructions of x86-64 beyond what every such CPU has.
-#![allow(unsafe_code)] // SAFETY of every block: a value of these types exists only where the CPU has the instructions.
+#![allow(unsafe_code)] // SAFETY of every block: a value of these types exists only where the CPU has the instructions. What `load`
+// and `store` need of their address is for their callers to grant, as the trait says.
 
 use std::arch::x86_64::{
     __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps,
