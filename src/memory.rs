@@ -22,9 +22,12 @@ use crate::{decode, model};
 /// A worker with `vgg16` and two threads right after batches of eight images: 570 MiB, of which 370 are packed weights and most
 /// of the rest the maps between two layers.
 const PROGRAM: u64 = 640 << 20;
-/// What further threads add: up to some of them, more layers take a batch as a whole; each has room of its own to work in.
-const MORE_MAPS: (u64, u64) = (7, 34 << 20);
+/// What each further thread has for itself to work in.
 const THREAD: u64 = 2 << 20;
+/// What each further thread adds in maps: with more threads more layers take a batch as a whole.
+const MAPS: u64 = 34 << 20;
+/// With so many further threads all layers do.
+const MAPS_UP_TO: u64 = 7;
 /// What one connection may have read and nobody has taken yet: hyper's largest buffer, a TLS record, the window of gzip.
 const RECEIVING: u64 = 512 << 10;
 /// A reference of the largest URL, metadata and id, as JSON.
@@ -87,10 +90,10 @@ impl Bound {
     }
 }
 
+/// The program and the network, whose maps and buffers grow with its threads.
 fn program(threads: u64) -> u64 {
-    let (most, each) = MORE_MAPS;
-    let more = threads.saturating_sub(2);
-    PROGRAM + more.min(most) * each + more.saturating_mul(THREAD)
+    let further = threads.saturating_sub(2);
+    PROGRAM + further.min(MAPS_UP_TO) * MAPS + further.saturating_mul(THREAD)
 }
 
 impl fmt::Display for Bound {

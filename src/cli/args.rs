@@ -1,11 +1,13 @@
 //! Arguments that several commands share. Every flag is also an environment variable `IMGDEX_` + its name.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use super::setup;
 use crate::model::compute::{Compute, KernelChoice, PlanChoice};
 
 /// Where the arguments of every command stand in the help: last, and apart.
@@ -77,7 +79,7 @@ pub struct ModelArgs {
     pub model_dir: Option<std::path::PathBuf>,
     /// Threads that compute [default: all that the cgroup grants]
     #[arg(long, env = "IMGDEX_THREADS")]
-    pub threads: Option<std::num::NonZeroUsize>,
+    pub threads: Option<NonZeroUsize>,
     /// The instructions that features are computed with
     #[arg(long, env = "IMGDEX_KERNEL", value_enum, default_value_t)]
     pub kernel: KernelChoice,
@@ -94,6 +96,11 @@ impl ModelArgs {
     pub fn compute(&self) -> Compute {
         let Self { kernel, plan, threads, no_packed_file, .. } = *self;
         Compute { kernel, plan, threads, no_packed_file }
+    }
+
+    /// How many threads compute.
+    pub fn thread_count(&self) -> usize {
+        self.threads.map_or_else(setup::cores, NonZeroUsize::get)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `imgdex bench`.
 
 use std::fmt::Write as _;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -82,10 +82,9 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
     let manifest = setup::chosen_model(&args.model)?;
     let folder = setup::model_folder(&args.model)?;
     let compute = args.model.compute();
-    let failed = setup::model_failed;
     let load = |compute: &Compute| {
         let start = Instant::now();
-        let model = crate::model::load_vgg16(&manifest, &folder, compute).map_err(failed)?;
+        let model = crate::model::load_vgg16(&manifest, &folder, compute).map_err(setup::model_failed)?;
         Ok::<_, Error>((model, milliseconds(start.elapsed())))
     };
     let packing_start_ms = match compute.kernel() {
@@ -100,22 +99,21 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
     let images: Vec<_> = (0..MAX_BATCH)
         .filter_map(|_| Pixels::new(std::iter::repeat_with(|| random.u8(..)).take(INPUT_BYTES).collect()))
         .collect();
-    let one = passes(&mut model, &images[..1], args.runs.get()).map_err(failed)?;
-    let eight = passes(&mut model, &images, args.runs.get()).map_err(failed)?;
-    let layers = layers(&model, &images, args.runs.get()).map_err(failed)?;
-    let threads = compute.threads.map_or_else(setup::cores, NonZeroUsize::get);
+    let one = passes(&mut model, &images[..1], args.runs.get()).map_err(setup::model_failed)?;
+    let eight = passes(&mut model, &images, args.runs.get()).map_err(setup::model_failed)?;
+    let layers = layers(&model, &images, args.runs.get()).map_err(setup::model_failed)?;
     let peak = compute.kernel().map(|kernel| kernels::peak(kernel, compute.threads)).transpose();
     let (rss_mb, shared_mb) = memory();
     Ok(Report {
         kernel: compute.kernel_name(),
         plan: compute.kernel().map(|_| compute.plan().name()),
-        threads,
+        threads: args.model.thread_count(),
         batch1_ms: one.median,
         batch8_ms: eight.median,
         batch1_best_ms: one.best,
         batch8_best_ms: eight.best,
         direct_gflops: operations().iter().sum::<f64>() / 1e6 / eight.median,
-        peak_gflops: peak.map_err(|error| failed(error.into()))?.map(|peak| peak / 1e9),
+        peak_gflops: peak.map_err(|error| setup::model_failed(error.into()))?.map(|peak| peak / 1e9),
         start_ms,
         packing_start_ms,
         rss_mb,

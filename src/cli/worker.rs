@@ -82,7 +82,7 @@ impl WorkerArgs {
             max_inflight_bytes: self.fetch.max_inflight_bytes,
             max_image_pixels: self.fetch.max_image_pixels,
             cores: setup::cores(),
-            threads: self.model.threads.map_or_else(setup::cores, NonZeroUsize::get),
+            threads: self.model.thread_count(),
             bulk_bytes: index::Settings::default().max_bytes,
             bulks_in_flight: self.bulks_in_flight.get(),
         })

@@ -70,8 +70,7 @@ pub fn check(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Op
         Network::Vgg16 => {
             let settings = compute.settings(&load_weights(manifest, folder)?);
             // Without the instructions there is nothing to look for.
-            let settings = settings.filter(|settings| settings.kernel.is_available());
-            Ok(settings.map(|settings| kernels::verify(&settings)).transpose()?.flatten())
+            verify(settings.filter(|settings| settings.kernel.is_available()))
         }
     }
 }
@@ -82,8 +81,20 @@ pub fn check(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Op
 /// # Errors
 /// As [`load`], and when the file is damaged.
 pub fn pack(manifest: &Manifest, folder: &Path, compute: &Compute) -> Result<Option<PathBuf>, Error> {
-    drop(load(manifest, folder, compute)?);
-    check(manifest, folder, compute)
+    match manifest.network {
+        #[cfg(feature = "stub-model")]
+        Network::Stub => Ok(None),
+        Network::Vgg16 => {
+            let weights = load_weights(manifest, folder)?;
+            let settings = compute.settings(&weights);
+            drop(vgg16::Vgg16::new(weights, manifest, compute)?);
+            verify(settings)
+        }
+    }
+}
+
+fn verify(settings: Option<kernels::Settings>) -> Result<Option<PathBuf>, Error> {
+    Ok(settings.map(|settings| kernels::verify(&settings)).transpose()?.flatten())
 }
 
 fn load_weights(manifest: &Manifest, folder: &Path) -> Result<weights::Loaded, Error> {

@@ -70,6 +70,7 @@ def report(results, missing):
     for engine, reason in missing.items():
         print(f"{engine:<18} left out: {reason}")
     svg = Path(os.environ.get("VGG16_SVG", ROOT / "target/vgg16.svg"))
+    svg.parent.mkdir(exist_ok=True)
     svg.write_text(plot(rows))
     print(f"plot: {svg}")
 

@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -99,15 +99,21 @@ impl PackFile {
     /// Writes the file, checks what has been written and maps it. Where that is impossible, the weights stay in memory.
     pub(super) fn keep(&self, packed: Buffer) -> Packed {
         let Some(path) = &self.path else { return Packed::Memory(packed) };
-        let written = self.write(path, &packed[..self.floats]).map_err(|error| error.to_string());
-        match written.and_then(|()| self.verify().map_err(|error| error.to_string())) {
-            Ok(_) => self.open().unwrap_or(Packed::Memory(packed)),
+        match self.write_and_verify(path, &packed[..self.floats]) {
+            Ok(()) => self.open().unwrap_or(Packed::Memory(packed)),
             Err(error) => {
                 let path = path.display();
                 tracing::warn!(%path, %error, "packed weights cannot be kept; every start packs them, and processes share none");
                 Packed::Memory(packed)
             }
         }
+    }
+
+    fn write_and_verify(&self, path: &Path, floats: &[f32]) -> Result<(), String> {
+        self.write(path, floats).map_err(|error| error.to_string())?;
+        // The next start would take the file as it is.
+        let verified = self.verify().inspect_err(|_| drop(fs::remove_file(path)));
+        verified.map(drop).map_err(|error| error.to_string())
     }
 
     fn write(&self, path: &Path, floats: &[f32]) -> io::Result<()> {

@@ -186,9 +186,8 @@ mod tests {
 
     use super::super::line::{Alpha, WideGrey};
     use super::*;
-    use crate::decode::Format;
-    use crate::decode::Size;
     use crate::decode::raster::{Raster, Samples};
+    use crate::decode::{Format, Size};
 
     /// One pass over the whole image, `[line][x]`, along its lines; the result lies the other way, `[x][line]`.
     fn pass<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]], length: usize) -> Vec<[u8; CHANNELS]> {

@@ -1,5 +1,5 @@
 //! The program's kernels with their own tests.
-#![allow(dead_code)]
+#![allow(dead_code)] // What only the program calls.
 
 #[path = "../../../src/model/atomic.rs"]
 mod atomic;
