@@ -8,9 +8,11 @@ use tokio::runtime::Handle;
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::decode::pixels::Pixels;
 use crate::embedding::{Degenerate, Embedding};
 use crate::metrics::Metrics;
-use crate::model::{Model, Pixels, kernels};
+use crate::model::Model;
+use crate::model::vgg16::kernels;
 
 /// Images in one forward pass: past this the network is no faster per image, and a search would wait longer.
 pub const MAX_BATCH: usize = kernels::MAX_BATCH;
@@ -27,6 +29,15 @@ pub enum Error {
     /// The model thread has ended.
     #[error("the model has stopped")]
     Stopped,
+}
+
+/// Which images go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for the answer of a search: the image is in the next batch, before all that wait to be indexed.
+    Search,
+    /// In the order of arrival.
+    Ingest,
 }
 
 /// Hands images to the model thread. Cheap to clone; the thread ends when the last clone is gone.
@@ -57,27 +68,15 @@ impl Extractor {
     }
 
     /// Computes the features of one image. Waits for room, then for the batch that takes the image along.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn embed(&self, pixels: Pixels) -> Result<Embedding, Error> {
-        send(&self.requests, pixels).await
+    pub async fn embed(&self, pixels: Pixels, priority: Priority) -> Result<Embedding, Error> {
+        let queue = match priority {
+            Priority::Ingest => &self.requests,
+            Priority::Search => &self.urgent,
+        };
+        let (answer, answered) = oneshot::channel();
+        queue.send(Request { pixels, answer }).await.map_err(|_| Error::Stopped)?;
+        answered.await.map_err(|_| Error::Stopped)?
     }
-
-    /// As [`Extractor::embed`], before all that wait there: somebody is waiting for the answer of a search. It waits for the
-    /// batch that is in the network, and is in the next.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn embed_first(&self, pixels: Pixels) -> Result<Embedding, Error> {
-        send(&self.urgent, pixels).await
-    }
-}
-
-async fn send(to: &mpsc::Sender<Request>, pixels: Pixels) -> Result<Embedding, Error> {
-    let (answer, answered) = oneshot::channel();
-    to.send(Request { pixels, answer }).await.map_err(|_| Error::Stopped)?;
-    answered.await.map_err(|_| Error::Stopped)?
 }
 
 /// What waits for the network.
@@ -148,7 +147,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::model::{self, INPUT_BYTES};
+    use crate::decode::pixels::INPUT_BYTES;
+    use crate::model;
 
     /// Says which images are in each batch, and answers when it is told to.
     struct Slow {
@@ -174,24 +174,18 @@ mod tests {
         let (answer, go_on) = channel();
         let metrics = Arc::new(Metrics::new("slow", "none").unwrap());
         let extractor = Extractor::start(Box::new(Slow { batches, go_on }), metrics).unwrap();
-        let sent = |number: u8, first: bool| {
+        let sent = |number: u8, priority: Priority| {
             let extractor = extractor.clone();
-            tokio::spawn(async move {
-                if first {
-                    extractor.embed_first(image(number)).await.map(drop)
-                } else {
-                    extractor.embed(image(number)).await.map(drop)
-                }
-            })
+            tokio::spawn(async move { extractor.embed(image(number), priority).await.map(drop) })
         };
-        let mut tasks = vec![sent(0, false)];
+        let mut tasks = vec![sent(0, Priority::Ingest)];
         assert_eq!(seen.recv().unwrap(), [0]);
-        tasks.extend((1..=20).map(|number| sent(number, false)));
+        tasks.extend((1..=20).map(|number| sent(number, Priority::Ingest)));
         // All that there is room for.
         while extractor.requests.capacity() > 0 {
             tokio::task::yield_now().await;
         }
-        tasks.push(sent(100, true));
+        tasks.push(sent(100, Priority::Search));
         while extractor.urgent.capacity() == MAX_BATCH {
             tokio::task::yield_now().await;
         }

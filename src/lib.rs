@@ -47,23 +47,32 @@
 //! - `unsafe` stands in [`model::kernels`] and in the embedded store's scan alone, each block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 
-pub mod backoff;
+pub mod atomic_file;
+pub mod backpressure;
 pub mod broker;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod dead_letter;
 pub mod decode;
 pub mod distance;
+pub mod embedder;
 pub mod embedding;
 pub mod extract;
 pub mod fetch;
-pub mod index;
-pub mod mappings;
-pub mod memory;
+pub mod footprint;
+pub mod health;
+pub mod indexer;
+pub mod machine;
 pub mod message;
 pub mod metrics;
 pub mod model;
+pub mod outcome;
 pub mod pipeline;
 pub mod server;
 pub mod shutdown;
+mod simd;
+pub mod sources;
 pub mod store;
+pub mod transfer;
 pub mod worker;

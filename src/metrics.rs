@@ -10,7 +10,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::pipeline::Reason;
+use strum::VariantArray;
+
+use crate::outcome::Reason;
 use crate::store;
 
 /// Latency buckets in seconds: from a loopback fetch to the longest time-out.
@@ -163,7 +165,7 @@ impl Metrics {
         for outcome in ["indexed", "deleted", "stale", "dead", "retried", "returned"] {
             self.settled.with_label_values(&[outcome]);
         }
-        for reason in Reason::ALL {
+        for reason in Reason::VARIANTS {
             self.dead_letters.with_label_values(&[reason.code()]);
         }
         for stage in ["fetch", "decode", "extract", "index", "total"] {

@@ -5,36 +5,23 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::decode::{self, Decoder};
-use crate::extract::{self, Extractor};
-use crate::fetch::{self, Fetcher};
-use crate::index::{self, Indexer};
-use crate::message::{self, Envelope, ImageReference, Operation, hex};
+use crate::clock::now_ms;
+use crate::embedder::{self, Embedded, Embedder};
+use crate::extract::{self, Priority};
+use crate::indexer::{self, Indexer};
+use crate::message::{self, Envelope, ImageReference, Operation};
 use crate::metrics::{Metrics, Stage};
-use crate::store::{Document, now_ms};
+use crate::outcome::{Outcome, Reason, Verdict};
+use crate::store::Document;
+use crate::{decode, fetch};
 
 /// The stages, wired once per process and shared by all messages.
 pub struct Pipeline {
-    fetcher: Arc<Fetcher>,
-    decoder: Decoder,
-    extractor: Extractor,
+    embedder: Embedder,
     indexer: Indexer,
     metrics: Arc<Metrics>,
     /// Leave out images whose stored document already says the same; costs a look-up per image.
     skip_unchanged: bool,
-}
-
-/// What became of a message that was processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The document is durable.
-    Indexed,
-    /// The document is gone, or was not there.
-    Deleted,
-    /// The store holds a newer version.
-    Stale,
-    /// The stored document already has this content, collection, URL and metadata.
-    Unchanged,
 }
 
 /// Why a message could not be processed; each stage's own error.
@@ -43,30 +30,18 @@ pub enum Failure {
     /// The body is not a valid reference.
     #[error(transparent)]
     Message(#[from] message::Error),
-    /// The image could not be had.
+    /// The image could not be fetched, decoded or embedded.
     #[error(transparent)]
-    Fetch(#[from] fetch::Error),
-    /// The bytes could not be decoded.
-    #[error(transparent)]
-    Decode(#[from] decode::Error),
-    /// The features could not be computed.
-    #[error(transparent)]
-    Extract(#[from] extract::Error),
+    Embed(#[from] embedder::Error),
     /// The store did not take the document.
     #[error(transparent)]
-    Index(#[from] index::Error),
+    Index(#[from] indexer::Error),
 }
 
 impl Pipeline {
     /// Wires the stages.
-    pub fn new(
-        fetcher: Arc<Fetcher>,
-        decoder: Decoder,
-        extractor: Extractor,
-        indexer: Indexer,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { fetcher, decoder, extractor, indexer, metrics, skip_unchanged: false }
+    pub fn new(embedder: Embedder, indexer: Indexer, metrics: Arc<Metrics>) -> Self {
+        Self { embedder, indexer, metrics, skip_unchanged: false }
     }
 
     /// Leaves out images whose stored document is the same already.
@@ -86,28 +61,21 @@ impl Pipeline {
         let Some(url) = reference.url.as_ref().filter(|_| reference.operation == Operation::Upsert) else {
             return Ok(self.indexer.delete(reference.id, reference.version).await?);
         };
-        let bytes = self.timed(Stage::Fetch, self.fetcher.get(url)).await?;
-        let content = Content { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(&bytes)) };
+        let bytes = self.embedder.fetch(url).await?;
+        let content = Content { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(&bytes)) };
         if self.skip_unchanged && self.indexer.holds(&reference, &content.sha256).await? {
             return Ok(Outcome::Unchanged);
         }
-        let picture = self.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
-        let (size, format) = (picture.size, picture.format);
-        let embedding = self.timed(Stage::Extract, self.extractor.embed(picture.pixels)).await?;
-        let document = document(reference, content, size, format, embedding);
-        Ok(self.timed(Stage::Index, self.indexer.put(document)).await?)
+        let embedded = self.embedder.embed(bytes, Priority::Ingest).await?;
+        let start = Instant::now();
+        let outcome = self.indexer.put(document(reference, content, embedded)).await?;
+        self.metrics.stage(Stage::Index, start.elapsed());
+        Ok(outcome)
     }
 
     /// Waits for writes that are on their way; called after the last message.
     pub async fn finish(self) {
         self.indexer.finish().await;
-    }
-
-    async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
-        let start = Instant::now();
-        let result = work.await;
-        self.metrics.stage(stage, start.elapsed());
-        result
     }
 }
 
@@ -116,13 +84,8 @@ struct Content {
     sha256: String,
 }
 
-fn document(
-    reference: ImageReference,
-    content: Content,
-    size: decode::Size,
-    format: decode::Format,
-    embedding: crate::embedding::Embedding,
-) -> Document {
+fn document(reference: ImageReference, content: Content, embedded: Embedded) -> Document {
+    let Embedded { size, format, embedding } = embedded;
     Document {
         id: reference.id,
         url: reference.url.map(String::from).unwrap_or_default(),
@@ -139,37 +102,6 @@ fn document(
     }
 }
 
-/// What is to be done with a message that failed. [`crate::broker::receipt`] does it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The message's own fault: to the dead-letter queue with this reason.
-    DeadLetter(Reason),
-    /// Its image host's fault, perhaps for a while: to a retry queue; to the dead letters with this reason after
-    /// `budget` such failures.
-    Retry {
-        /// The reason of the dead letter when the budget is used up.
-        reason: Reason,
-        /// How many failures are allowed.
-        budget: u32,
-        /// The host's own wish (`Retry-After`).
-        after: Option<Duration>,
-    },
-    /// Its host fails everybody, for a while or for good: to a retry queue, with the failure noted and not counted, for the
-    /// message was not tried; to the dead letters when that has gone on for too long.
-    Outlast {
-        /// The reason of the dead letter.
-        reason: Reason,
-        /// How long it may go on.
-        longest: Duration,
-        /// When it makes sense to come back.
-        after: Duration,
-    },
-    /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
-    PutOff,
-    /// Not the message's fault: back to the queue, with no failure counted.
-    GiveBack,
-}
-
 /// Failures allowed where waiting commonly helps: the broker's retry tiers take a message through the longest outages
 /// that a single image host is given.
 const TRANSIENT_BUDGET: u32 = 5;
@@ -183,12 +115,20 @@ const OUTAGE_REST: Duration = Duration::from_mins(1);
 const LONGEST_OUTAGE: Duration = Duration::from_hours(1);
 
 impl Failure {
+    /// The HTTP status of the image host, where it answered with an error.
+    pub fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Embed(error) => error.http_status(),
+            Self::Message(_) | Self::Index(_) => None,
+        }
+    }
+
     /// What this failure means: the one table, exhaustive on purpose.
     pub fn verdict(&self) -> Verdict {
         use Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
         match self {
             Self::Message(_) => DeadLetter(Reason::InvalidMessage),
-            Self::Fetch(error) => match error {
+            Self::Embed(embedder::Error::Fetch(error)) => match error {
                 fetch::Error::Scheme { .. }
                 | fetch::Error::UserInfo
                 | fetch::Error::NoHost
@@ -222,7 +162,7 @@ impl Failure {
                 fetch::Error::Busy { .. } => PutOff,
                 fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => GiveBack,
             },
-            Self::Decode(error) => match error {
+            Self::Embed(embedder::Error::Decode(error)) => match error {
                 decode::Error::Empty | decode::Error::Unknown { .. } => DeadLetter(Reason::NotAnImage),
                 decode::Error::Unsupported { .. } | decode::Error::Variant { .. } => {
                     DeadLetter(Reason::UnsupportedFormat)
@@ -233,118 +173,24 @@ impl Failure {
                 decode::Error::Panicked { .. } => DeadLetter(Reason::DecoderPanic),
                 decode::Error::Stopped => GiveBack,
             },
-            Self::Extract(error) => match error {
+            Self::Embed(embedder::Error::Extract(error)) => match error {
                 extract::Error::Degenerate(_) => DeadLetter(Reason::DegenerateVector),
                 extract::Error::Model(_) | extract::Error::Stopped => GiveBack,
             },
             Self::Index(error) => match error {
-                index::Error::Rejected { .. } => DeadLetter(Reason::DocumentRejected),
-                index::Error::TooLarge => DeadLetter(Reason::DocumentTooLarge),
-                index::Error::Failed { .. } => {
+                indexer::Error::Rejected { .. } => DeadLetter(Reason::DocumentRejected),
+                indexer::Error::TooLarge => DeadLetter(Reason::DocumentTooLarge),
+                indexer::Error::Failed { .. } => {
                     Retry { reason: Reason::StoreFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
-                index::Error::Unavailable { .. }
-                | index::Error::Paused { .. }
-                | index::Error::Lookup(_)
-                | index::Error::Stopped => GiveBack,
+                indexer::Error::Unavailable { .. }
+                | indexer::Error::Paused { .. }
+                | indexer::Error::Lookup(_)
+                | indexer::Error::Stopped => GiveBack,
             },
-        }
-    }
-}
-
-/// Why a message was dead-lettered: the reason header, and the label of `imgdex_dead_letters_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// The body is not a valid reference.
-    InvalidMessage,
-    /// Scheme, port, host or address is not allowed.
-    RefusedAddress,
-    /// A redirect leads where none may lead.
-    RefusedRedirect,
-    /// The host name does not exist.
-    UnknownHost,
-    /// The host answered with a client error.
-    HostRefused,
-    /// The host failed more often than allowed.
-    HostFailed,
-    /// The body is larger than allowed.
-    BodyTooLarge,
-    /// A local file cannot be read.
-    UnreadableFile,
-    /// The bytes are not an image.
-    NotAnImage,
-    /// A format that is not decoded.
-    UnsupportedFormat,
-    /// More pixels or decoder memory than allowed.
-    ImageTooLarge,
-    /// A known format, but damaged.
-    MalformedImage,
-    /// Decoding took too long.
-    DecodeTimeout,
-    /// The decoder panicked.
-    DecoderPanic,
-    /// The features are zero or not finite.
-    DegenerateVector,
-    /// The store refused the document.
-    DocumentRejected,
-    /// The store refused the document for its size.
-    DocumentTooLarge,
-    /// The store failed on the document more often than allowed, while it took others.
-    StoreFailed,
-    /// Ends the worker whenever it is processed, even alone.
-    Poison,
-}
-
-impl Reason {
-    /// Every reason, for declaring the metric's label values.
-    pub const ALL: [Self; 19] = [
-        Self::InvalidMessage,
-        Self::RefusedAddress,
-        Self::RefusedRedirect,
-        Self::UnknownHost,
-        Self::HostRefused,
-        Self::HostFailed,
-        Self::BodyTooLarge,
-        Self::UnreadableFile,
-        Self::NotAnImage,
-        Self::UnsupportedFormat,
-        Self::ImageTooLarge,
-        Self::MalformedImage,
-        Self::DecodeTimeout,
-        Self::DecoderPanic,
-        Self::DegenerateVector,
-        Self::DocumentRejected,
-        Self::DocumentTooLarge,
-        Self::StoreFailed,
-        Self::Poison,
-    ];
-
-    /// The code: stable, `snake_case`.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::InvalidMessage => "invalid_message",
-            Self::RefusedAddress => "refused_address",
-            Self::RefusedRedirect => "refused_redirect",
-            Self::UnknownHost => "unknown_host",
-            Self::HostRefused => "host_refused",
-            Self::HostFailed => "host_failed",
-            Self::BodyTooLarge => "body_too_large",
-            Self::UnreadableFile => "unreadable_file",
-            Self::NotAnImage => "not_an_image",
-            Self::UnsupportedFormat => "unsupported_format",
-            Self::ImageTooLarge => "image_too_large",
-            Self::MalformedImage => "malformed_image",
-            Self::DecodeTimeout => "decode_timeout",
-            Self::DecoderPanic => "decoder_panic",
-            Self::DegenerateVector => "degenerate_vector",
-            Self::DocumentRejected => "document_rejected",
-            Self::DocumentTooLarge => "document_too_large",
-            Self::StoreFailed => "store_failed",
-            Self::Poison => "poison",
         }
     }
 }
 
 #[cfg(test)]
-#[path = "pipeline/tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::pipeline::Reason;
+use crate::outcome::Reason;
 
 /// How many times processing has failed for the message's own reasons.
 pub const ATTEMPTS: &str = "x-imgdex-attempts";

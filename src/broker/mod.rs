@@ -1,17 +1,18 @@
 //! Sessions, receipts, publishing, topology. Knows no images.
 //!
-//! [`session`] keeps one consuming session after the other alive; each delivery becomes a [`receipt::Receipt`], which
-//! alone acknowledges it; [`suspects`] hands out one at a time what was delivered again and again; [`topology`] says which
-//! queues there are; [`publish`] is the producer's side; [`dead`] looks into queues, and replays or removes dead letters.
-//! All of them hold the broker by a `link`.
+//! [`consumer`] keeps one consuming session after the other alive; each delivery becomes a [`receipt::Receipt`], which
+//! alone acknowledges it; [`quarantine`] hands out one at a time what was delivered again and again; [`topology`] says which
+//! queues there are; [`publish`] is the producer's side; [`browse`] looks into queues, and replays or removes dead letters.
+//! All of them hold the broker by a `connection`.
 
-pub mod dead;
+pub mod browse;
+mod connection;
+pub mod consumer;
 pub mod headers;
-mod link;
 pub mod publish;
+pub mod quarantine;
 pub mod receipt;
 pub mod session;
-pub mod suspects;
 pub mod topology;
 
 use std::path::PathBuf;

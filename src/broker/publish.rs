@@ -6,9 +6,9 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::time::timeout;
 
-use super::link::Link;
+use super::connection::Link;
 use super::{ANSWER_TIMEOUT, Error, Settings};
-use crate::store::now_ms;
+use crate::clock::now_ms;
 
 /// Messages on their way to the broker and not yet confirmed: enough to hide a confirm's round trip and disk write.
 const WINDOW: usize = 256;

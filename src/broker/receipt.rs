@@ -11,10 +11,9 @@ use tokio::runtime::Handle;
 
 use super::headers::{self, Failed, History};
 use super::session::{End, Session};
-use crate::message::Envelope;
+use crate::clock::now_ms;
 use crate::metrics::Settled;
-use crate::pipeline::{Outcome, Reason, Verdict};
-use crate::store::now_ms;
+use crate::outcome::{Outcome, Reason, Verdict};
 
 /// A delivery that is not settled yet. Dropped, it gives the message back: an early return, a panic and a cancelled
 /// task lose nothing.
@@ -118,14 +117,24 @@ impl Receipt {
         self.session.generation()
     }
 
-    /// The message as the pipeline sees it.
-    pub fn envelope(&self) -> Envelope {
-        Envelope {
-            body: self.delivery.data.clone(),
-            timestamp: *self.delivery.properties.timestamp(),
-            first_received_ms: self.history.first_received(self.received_ms),
-            attempts: self.history.attempts,
-        }
+    /// The body, exactly as delivered.
+    pub fn body(&self) -> &[u8] {
+        &self.delivery.data
+    }
+
+    /// The AMQP timestamp in seconds, where the producer set one.
+    pub fn timestamp(&self) -> Option<u64> {
+        *self.delivery.properties.timestamp()
+    }
+
+    /// When a worker first received the message, in ms since the epoch.
+    pub fn first_received_ms(&self) -> u64 {
+        self.history.first_received(self.received_ms)
+    }
+
+    /// How many times processing the message has failed for its own reasons.
+    pub fn attempts(&self) -> u32 {
+        self.history.attempts
     }
 
     /// Completes when the session has ended: the broker delivers the message again, and whatever is still done about it
@@ -217,11 +226,6 @@ impl Receipt {
     /// The properties under which the message moves to another queue as it is.
     fn moved(&self) -> BasicProperties {
         headers::moved(&self.delivery.properties, self.first_received_ms())
-    }
-
-    /// When a worker first received the message, in ms since the epoch.
-    fn first_received_ms(&self) -> u64 {
-        self.history.first_received(self.received_ms)
     }
 
     /// Tells the broker that the message is settled. `false` where its session has ended: the broker delivers the

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::setup;
+use crate::machine;
 use crate::model::compute::{Compute, KernelChoice, PlanChoice};
 
 /// Where the arguments of every command stand in the help: last, and apart.
@@ -100,7 +100,7 @@ impl ModelArgs {
 
     /// How many threads compute.
     pub fn thread_count(&self) -> usize {
-        self.threads.map_or_else(setup::cores, NonZeroUsize::get)
+        self.threads.map_or_else(machine::cores, NonZeroUsize::get)
     }
 }
 

@@ -1,27 +1,12 @@
 //! The command line: one file per command, each parses its arguments, calls the module, and prints.
 
 pub mod args;
-pub mod bench;
-pub mod completions;
-pub mod config;
-pub mod dlq;
-pub mod doctor;
-pub mod embed;
-pub mod export;
-pub mod import;
-pub mod index;
+pub mod commands;
+mod exit;
 pub mod logging;
-pub mod mappings;
-pub mod model;
 pub mod output;
 pub mod progress;
-pub mod publish;
-pub mod record;
-pub mod search;
 pub mod setup;
-pub mod sources;
-pub mod why;
-pub mod worker;
 
 use std::env;
 use std::ffi::OsString;
@@ -30,8 +15,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::commands::{
+    bench, completions, config, dlq, doctor, embed, export, import, index, mappings, model, publish, search, why,
+    worker,
+};
+pub use self::exit::{Error, Exit};
 use crate::config::Layers;
-use crate::model::kernels::Kernel;
+use crate::model::vgg16::kernels::Kernel;
 
 /// Search by image, native to Elasticsearch.
 #[derive(Parser, Debug)]
@@ -75,55 +65,6 @@ enum Command {
     Config(config::ConfigArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
-}
-
-/// How a command ends; the numbers are part of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// All done.
-    Done = 0,
-    /// Some items failed; each was named.
-    ItemsFailed = 1,
-    /// The command line is wrong.
-    Usage = 2,
-    /// The configuration is wrong.
-    Config = 64,
-    /// A service is not available.
-    Unavailable = 69,
-    /// Reading or writing failed.
-    Io = 74,
-}
-
-/// Why a command could not do its work: a message for the user, and the exit code.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// The exit code.
-    pub exit: Exit,
-    /// What happened, to what, and what to do.
-    pub message: String,
-}
-
-impl Error {
-    /// An error with its exit code.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
-    }
-
-    /// Whoever read standard output has closed it: not a failure, and nothing more to say.
-    fn reader_gone() -> Self {
-        Self::new(Exit::Done, "")
-    }
-
-    fn is_reader_gone(&self) -> bool {
-        self.exit == Exit::Done
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// Parses the command line and runs the command.

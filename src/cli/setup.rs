@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -13,10 +13,14 @@ use super::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use super::{Error, Exit};
 use crate::broker::{self, topology::Topology};
 use crate::decode::{self, Decoder};
-use crate::extract::Extractor;
+use crate::embedder::{self, Embedder};
+use crate::embedding::Embedding;
+use crate::extract::{Extractor, Priority};
 use crate::fetch::{self, Fetcher};
+use crate::machine::cores;
 use crate::metrics::Metrics;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
+use crate::sources::{Source, Sources};
 use crate::store::{self, Origin, Store};
 
 /// Longest that one image may take to decode: the largest allowed takes a few seconds.
@@ -131,7 +135,7 @@ pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
 /// A model that cannot be used: instructions that the machine lacks were asked for, all else is a matter of files.
 #[allow(clippy::needless_pass_by_value)] // For `map_err`.
 pub fn model_failed(error: crate::model::Error) -> Error {
-    use crate::model::{Error::Kernel, kernels::Error::Unavailable};
+    use crate::model::{Error::Kernel, vgg16::kernels::Error::Unavailable};
     let exit = if matches!(error, Kernel(Unavailable(_))) { Exit::Config } else { Exit::Io };
     Error::new(exit, error.to_string())
 }
@@ -143,12 +147,34 @@ pub fn model_failed(error: crate::model::Error) -> Error {
 pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>) -> Result<Extractor, Error> {
     let (manifest, folder, compute) = (model.clone(), model_folder(args)?, args.compute());
     // Reading and checking the weights takes a while, and may not stall the tasks that share this thread.
-    let loaded = tokio::task::spawn_blocking(move || crate::model::load(&manifest, &folder, &compute)).await;
+    let loaded = tokio::task::spawn_blocking(move || crate::model::load::load(&manifest, &folder, &compute)).await;
     let network = loaded
         .map_err(|error| Error::new(Exit::Io, format!("loading the model failed: {error}")))?
         .map_err(model_failed)?;
     Extractor::start(network, metrics)
         .map_err(|error| Error::new(Exit::Io, format!("the model thread did not start: {error}")))
+}
+
+/// The way from images to embeddings, for commands that a user runs on own files.
+pub async fn embedder(manifest: &Manifest, model: &ModelArgs, fetch: &FetchArgs) -> Result<Embedder, Error> {
+    let metrics = metrics(&manifest.name, model)?;
+    let fetcher = Arc::new(fetcher(fetch, true, Arc::clone(&metrics))?);
+    let decoder = decoder(fetch, manifest);
+    let extractor = extractor(manifest, model, Arc::clone(&metrics)).await?;
+    Ok(Embedder::new(fetcher, decoder, extractor, metrics))
+}
+
+/// The embedding of a source's image, or the reason why there is none.
+pub async fn embed(embedder: &Embedder, source: &Source, priority: Priority) -> Result<Embedding, String> {
+    let url = source.url.as_ref().filter(|_| source.reference.op.as_deref() != Some("delete"));
+    let url = url.ok_or("this line names no image to embed")?;
+    let image = async { embedder.embed(embedder.fetch(url).await?, priority).await };
+    image.await.map(|image| image.embedding).map_err(|error: embedder::Error| error.to_string())
+}
+
+/// The sources that the arguments stand for.
+pub fn sources(arguments: Vec<OsString>) -> Result<Sources, Error> {
+    Sources::find(arguments).map_err(|error| Error::new(Exit::Io, error.to_string()))
 }
 
 /// The fetch stage. `local_files`: whether `file:` URLs are read, as only commands on a user's own files may.
@@ -178,7 +204,7 @@ fn host_auth(args: &FetchArgs) -> Result<HashMap<String, SecretString>, Error> {
     let Some(path) = &args.host_auth_file else { return Ok(HashMap::new()) };
     let unusable = |why: String| Error::new(Exit::Config, format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-    fetch::credentials::parse(&text).map_err(|error| unusable(error.to_string()))
+    fetch::access::credentials::parse(&text).map_err(|error| unusable(error.to_string()))
 }
 
 /// The decode stage, sampling images as the model needs them.
@@ -215,47 +241,4 @@ pub fn metrics(model: &str, args: &ModelArgs) -> Result<Arc<Metrics>, Error> {
     Metrics::new(model, args.compute().kernel_name())
         .map(Arc::new)
         .map_err(|error| Error::new(Exit::Io, format!("the metrics could not be declared: {error}")))
-}
-
-/// A size that the system tells in a line `NAME: n kB` of a file under `/proc`, in bytes.
-pub fn told_size(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
-}
-
-/// The cores that this process may use: the machine's, less what affinity and the cgroup's quota withhold.
-pub fn cores() -> usize {
-    available_parallelism().map_or(1, usize::from)
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        let exit = match &error {
-            store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
-            store::Error::Unavailable { .. }
-            | store::Error::Busy { .. }
-            | store::Error::TooLarge { .. }
-            | store::Error::Blocked { .. }
-            | store::Error::Missing { .. } => Exit::Unavailable,
-            store::Error::Refused { .. } => Exit::Usage,
-            store::Error::UnknownId { .. } => Exit::ItemsFailed,
-            store::Error::Io { .. } => Exit::Io,
-        };
-        Self::new(exit, error.to_string())
-    }
-}
-
-impl From<broker::Error> for Error {
-    fn from(error: broker::Error) -> Self {
-        let exit = match &error {
-            broker::Error::Address { .. } | broker::Error::Topology(_) => Exit::Config,
-            broker::Error::Certificate { .. } => Exit::Io,
-            broker::Error::Connect { .. }
-            | broker::Error::Different { .. }
-            | broker::Error::Declare { .. }
-            | broker::Error::Lost(_) => Exit::Unavailable,
-        };
-        Self::new(exit, error.to_string())
-    }
 }

@@ -1,11 +1,14 @@
 //! Bytes to pixels: limits before allocation, panics contained, a cap on time.
 //!
-//! [`raster`] decodes, pure and synchronous; [`crate::model::preprocess`] samples; this file is the stage around both.
+//! [`formats`] decodes, pure and synchronous; [`preprocess`] samples; this file is the stage around both.
 
-pub mod raster;
-
+mod error;
+pub mod formats;
 mod gif;
 mod jpeg;
+pub mod pixels;
+pub mod preprocess;
+pub mod raster;
 mod sniff;
 mod webp;
 
@@ -18,49 +21,11 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+pub use self::error::Error;
+use self::pixels::Pixels;
+use self::preprocess::Preprocess;
 use self::raster::Limits;
-use crate::model::Pixels;
-use crate::model::preprocess::Preprocess;
-
-/// Width and height of the image as it is stored, before any orientation is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Pixels per row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-/// The formats that are decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// JPEG, baseline and progressive.
-    Jpeg,
-    /// PNG, the first frame of an APNG.
-    Png,
-    /// WebP, the first frame of an animation.
-    WebP,
-    /// GIF, the first frame.
-    Gif,
-    /// Windows bitmap.
-    Bmp,
-    /// TIFF, only where it is allowed.
-    Tiff,
-}
-
-impl Format {
-    /// The name stored in documents.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-            Self::Gif => "gif",
-            Self::Bmp => "bmp",
-            Self::Tiff => "tiff",
-        }
-    }
-}
+pub use self::raster::{Format, Size};
 
 /// A decoded image, sampled to what the model takes.
 #[derive(Debug)]
@@ -71,79 +36,6 @@ pub struct Picture {
     pub size: Size,
     /// The format of the original, by its magic bytes.
     pub format: Format,
-}
-
-/// Why there are no pixels.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No bytes at all.
-    #[error("the file is empty")]
-    Empty,
-    /// No known magic bytes.
-    #[error("not an image: it begins with {begins}")]
-    Unknown {
-        /// The first bytes, readable.
-        begins: String,
-    },
-    /// A format that is recognised and not decoded.
-    #[error("{format} is not supported{hint}")]
-    Unsupported {
-        /// The format's name.
-        format: &'static str,
-        /// What can be done, or nothing.
-        hint: &'static str,
-    },
-    /// A format that is decoded, in a kind that is not: arithmetic coding, floating-point samples.
-    #[error("this kind of {format} is not supported: {reason}")]
-    Variant {
-        /// The format's name.
-        format: &'static str,
-        /// What the decoder said.
-        reason: String,
-    },
-    /// More pixels than allowed.
-    #[error("the image has {width} x {height} pixels, more than {limit} in all")]
-    TooLarge {
-        /// Pixels per row.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The most pixels allowed.
-        limit: u64,
-    },
-    /// A side longer than any picture's.
-    #[error("the image has {width} x {height} pixels; a side may have {limit}")]
-    TooLong {
-        /// Pixels per row.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The longest side allowed.
-        limit: u32,
-    },
-    /// The decoder gave up.
-    #[error("damaged {format}: {reason}")]
-    Malformed {
-        /// The format's name.
-        format: &'static str,
-        /// What the decoder said.
-        reason: String,
-    },
-    /// Decoding took longer than allowed.
-    #[error("decoding took longer than {limit:?}")]
-    Timeout {
-        /// The limit.
-        limit: Duration,
-    },
-    /// The decoder panicked; contained.
-    #[error("the decoder panicked: {reason}")]
-    Panicked {
-        /// The panic's message.
-        reason: String,
-    },
-    /// The process is stopping.
-    #[error("decoding has stopped")]
-    Stopped,
 }
 
 /// Limits of decoding, and what to make of the pixels.
@@ -203,11 +95,11 @@ impl Decoder {
     pub async fn decode(&self, bytes: Bytes) -> Result<Picture, Error> {
         let Settings { preprocess, max_pixels, allow_tiff, .. } = self.settings;
         let headers = bytes.clone();
-        let measured = self.contained(move || raster::measure(&headers, &Limits { max_pixels, allow_tiff })).await?;
+        let measured = self.contained(move || formats::measure(&headers, &Limits { max_pixels, allow_tiff })).await?;
         // Not part of the image's own time.
         let room = self.room(measured).await?;
         self.contained(move || {
-            let raster = raster::decode(&bytes, &Limits { max_pixels: measured, allow_tiff })?;
+            let raster = formats::decode(&bytes, &Limits { max_pixels: measured, allow_tiff })?;
             let picture = Picture { pixels: preprocess.apply(&raster), size: raster.size, format: raster.format };
             // Held by the thread, which may run on when its caller has given up.
             drop((raster, room));

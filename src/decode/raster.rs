@@ -1,13 +1,50 @@
-//! Bytes to a raster: pure, synchronous, limits before allocation.
+//! A decoded image, the limits on it, and the way from a decoder of the `image` crate to one.
 
-use std::io::Cursor;
-
-use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::error::{ImageError, ImageResult};
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder};
 
-use super::{Error, Format, Size, gif, jpeg, sniff, webp};
+use super::Error;
+
+/// Width and height of the image as it is stored, before any orientation is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// The formats that are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JPEG, baseline and progressive.
+    Jpeg,
+    /// PNG, the first frame of an APNG.
+    Png,
+    /// WebP, the first frame of an animation.
+    WebP,
+    /// GIF, the first frame.
+    Gif,
+    /// Windows bitmap.
+    Bmp,
+    /// TIFF, only where it is allowed.
+    Tiff,
+}
+
+impl Format {
+    /// The name stored in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpeg",
+            Self::Png => "png",
+            Self::WebP => "webp",
+            Self::Gif => "gif",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tiff",
+        }
+    }
+}
 
 /// What one image may cost.
 #[derive(Clone, Copy, Debug)]
@@ -54,42 +91,6 @@ pub const WORKING_MEMORY: u64 = 64 << 20;
 /// bytes for an animated WebP, 12.0 for a 16-bit PNG with alpha, 11.0 for a progressive CMYK JPEG; 3.0 for a common photograph.
 pub const BYTES_PER_PIXEL: u64 = 13;
 
-/// How many pixels have to be held to decode the first frame of an image. Reads no further than the headers.
-///
-/// # Errors
-/// As [`decode`], as far as the headers tell.
-pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
-    let format = sniff::sniff(bytes, limits.allow_tiff)?;
-    Ok(match format {
-        Format::Jpeg => jpeg::open(bytes, limits)?.size.pixels(),
-        Format::Gif => gif::open(bytes, limits)?.size.pixels(),
-        Format::WebP => webp::measure(bytes, limits)?,
-        Format::Png => png_size(bytes, limits)?.pixels(),
-        Format::Bmp => size(&BmpDecoder::new(Cursor::new(bytes)).named(format)?, format, limits)?.pixels(),
-        Format::Tiff => size(&TiffDecoder::new(Cursor::new(bytes)).named(format)?, format, limits)?.pixels(),
-    })
-}
-
-/// Decodes the first frame of an image.
-///
-/// # Errors
-/// Any [`Error`] except those of the stage (time-out, panic, stop).
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
-    let format = sniff::sniff(bytes, limits.allow_tiff)?;
-    match format {
-        Format::Jpeg => jpeg::decode(bytes, limits),
-        Format::Gif => gif::decode(bytes, limits),
-        Format::WebP => webp::decode(bytes, limits),
-        Format::Png => {
-            // The decoder inflates a colour profile before it tells the size, so it needs its limits first.
-            let memory = png_size(bytes, limits)?.memory();
-            finish(PngDecoder::with_limits(Cursor::new(bytes), memory).named(format)?, format, limits)
-        }
-        Format::Bmp => finish(BmpDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
-        Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
-    }
-}
-
 impl Limits {
     /// Refuses what is empty or too large, before anything of that size is allocated.
     pub(super) fn check(&self, format: Format, size: Size) -> Result<(), Error> {
@@ -113,7 +114,7 @@ impl Size {
     }
 
     /// What a decoder may allocate for an image of this size.
-    fn memory(self) -> image::Limits {
+    pub(super) fn memory(self) -> image::Limits {
         let mut limits = image::Limits::no_limits();
         limits.max_alloc = Some(self.pixels().saturating_mul(MAX_PIXEL_BYTES).saturating_add(WORKING_MEMORY));
         limits
@@ -169,20 +170,6 @@ fn high_bytes(buffer: &[u8]) -> Vec<u8> {
 /// Grey with alpha to RGBA.
 fn spread(buffer: &[u8]) -> Vec<u8> {
     buffer.as_chunks::<2>().0.iter().flat_map(|&[grey, alpha]| [grey, grey, grey, alpha]).collect()
-}
-
-/// The size in a PNG's header, checked.
-fn png_size(bytes: &[u8], limits: &Limits) -> Result<Size, Error> {
-    let read = || {
-        // Signature, length, "IHDR", width, height.
-        let header = bytes.get(12..24)?;
-        let width = header.strip_prefix(b"IHDR")?.first_chunk()?;
-        let height = header.last_chunk()?;
-        Some(Size { width: u32::from_be_bytes(*width), height: u32::from_be_bytes(*height) })
-    };
-    let size = read().ok_or_else(|| malformed(Format::Png, "it does not begin with a header"))?;
-    limits.check(Format::Png, size)?;
-    Ok(size)
 }
 
 pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {

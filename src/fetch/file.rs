@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::Error;
-use super::body::Held;
+use super::limits::body::Held;
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;

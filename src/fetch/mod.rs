@@ -1,29 +1,20 @@
 //! URL to bytes, within limits and only from addresses that may be reached.
 //!
-//! Reading order: [`Fetcher::get`] here, what one request may do (`exchange`), where a redirect may lead (`redirect`), and the
-//! rules themselves: [`guard`] for URLs, [`address`] for IP addresses, applied to names by `resolver` at the moment of
+//! Reading order: [`Fetcher::get`] here, what one request may do (`request`), where a redirect may lead (`redirect`), and the
+//! rules themselves: [`access::guard`] for URLs, [`access::address`] for IP addresses, applied to names by `resolver` at the moment of
 //! connecting.
 //!
-//! What is shared has its bounds: `turns` at a host, with `pace` to say whether waiting for one makes sense, and the memory
-//! for bodies, `budget`. `clock` tells the time spent on those from the time that the host takes, and `outage` a network that
-//! is cut off from hosts that fail. `brake` keeps what is refused from going round too fast.
+//! What is shared has its bounds: `per_host` at a host, with `host_health` to say whether waiting for one makes sense, and the memory
+//! for bodies, `memory`. `deadline` tells the time spent on those from the time that the host takes, and `network_health` a network that
+//! is cut off from hosts that fail. `throttle` keeps what is refused from going round too fast.
 
-pub mod address;
-mod body;
-mod brake;
-mod budget;
-mod clock;
-pub mod credentials;
+pub mod access;
 mod error;
-mod exchange;
 mod file;
-pub mod guard;
-mod outage;
-mod pace;
+mod limits;
 mod redirect;
-mod resolver;
+mod request;
 mod retry_after;
-mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,15 +28,15 @@ use url::Url;
 
 pub use error::Error;
 
-use crate::backoff::Backoff;
+use crate::backpressure::backoff::Backoff;
 use crate::metrics::Metrics;
-use body::Held;
-use brake::Brake;
-use budget::Budget;
-use clock::Clock;
-use exchange::{Answer, Exchange};
-use outage::Outage;
+use limits::body::Held;
+use limits::deadline::Clock;
+use limits::memory::Budget;
+use limits::network_health::Outage;
+use limits::throttle::Brake;
 use redirect::Trail;
+use request::{Answer, Exchange};
 
 /// How often a fetch is tried in one go: once more, for the lost packet and the restarting backend. Everything longer is
 /// the retry queues' business, which hold no worker meanwhile.
@@ -85,7 +76,7 @@ pub struct Settings {
     pub per_host: usize,
     /// Requests at all hosts together.
     pub concurrency: usize,
-    /// Values of the `Authorization` header by origin, see [`credentials`].
+    /// Values of the `Authorization` header by origin, see [`access::credentials`].
     pub host_auth: HashMap<String, SecretString>,
     /// PEM file with certificate authorities that are trusted besides the public ones.
     pub ca_file: Option<PathBuf>,

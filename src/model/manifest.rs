@@ -5,8 +5,7 @@
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::preprocess::Preprocess;
-use crate::message::hex;
+use crate::decode::preprocess::Preprocess;
 
 /// The model of a new store when none is named.
 pub const DEFAULT_MODEL: &str = "vgg16";
@@ -207,7 +206,7 @@ impl Manifest {
     /// Hashed are lines of `key=value` (see `canonical`). Credit, licence, file name and the list of sources are left
     /// out: correcting them must not turn every existing store into a foreign one.
     pub fn fingerprint(&self) -> String {
-        hex(&Sha256::digest(self.canonical()))
+        format!("{:x}", Sha256::digest(self.canonical()))
     }
 
     /// The canonical form: one `key=value` line each (`\n` after the last, too), in exactly this order; words as in the
@@ -264,7 +263,7 @@ fn preprocess_by_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::INPUT_SIZE;
+    use crate::decode::pixels::INPUT_SIZE;
 
     /// A released fingerprint is written into every store; a change here makes them all foreign.
     #[test]

@@ -1,6 +1,7 @@
 //! The test double: features that depend on the pixels alone, without weights.
 
-use super::{Error, INPUT_SIZE, Model, Pixels};
+use super::{Error, Model};
+use crate::decode::pixels::{INPUT_SIZE, Pixels};
 use crate::embedding::{Degenerate, Embedding};
 
 /// Features of a vector, as the manifest says.

@@ -4,29 +4,18 @@
 //! 26 tensors named `block1_conv1.weight` (OIHW) and `block1_conv1.bias`, float32 little-endian, sorted by name, without
 //! metadata, as safetensors. The manifest lists their SHA-256, and nothing else is ever loaded.
 
-mod download;
-mod keras;
-mod onnx;
-mod tensors;
-mod wheel;
-
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::panic::{self, AssertUnwindSafe};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
-pub use self::download::{Progress, download};
-use self::tensors::Tensors;
-use super::atomic;
 use super::manifest::{Source, Weights};
-use crate::message::hex;
+use crate::atomic_file;
 
 /// Largest file that is read for an import: the known ones have 61 MB.
-const MAX_IMPORT_BYTES: u64 = 1 << 30;
+pub(super) const MAX_IMPORT_BYTES: u64 = 1 << 30;
 
 /// Why there are no weights, or a file is not taken for them.
 #[derive(Debug, thiserror::Error)]
@@ -114,11 +103,11 @@ pub enum Error {
 ///
 /// A file whose MD5 is listed is genuine whatever its values become in the canonical form.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Receipt {
+pub(super) struct Receipt {
     /// SHA-256 of the canonical file.
-    sha256: String,
+    pub(super) sha256: String,
     /// MD5 of the imported file, one of the manifest's sources.
-    source_md5: String,
+    pub(super) source_md5: String,
 }
 
 /// Where the weights are in a model folder.
@@ -148,14 +137,14 @@ pub fn load(weights: &Weights, folder: &Path) -> Result<Loaded, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { path }),
         Err(source) => return Err(Error::Io { path, source }),
     };
-    let found = hex(&Sha256::digest(&bytes));
+    let found = format!("{:x}", Sha256::digest(&bytes));
     if found == weights.sha256 || has_receipt(weights, folder, &found)? {
         return Ok(Loaded { path, bytes, sha256: found });
     }
     Err(Error::Damaged { path, expected: weights.sha256.clone(), found })
 }
 
-fn receipt_path(weights: &Weights, folder: &Path) -> PathBuf {
+pub(super) fn receipt_path(weights: &Weights, folder: &Path) -> PathBuf {
     path(weights, folder).with_extension("receipt.toml")
 }
 
@@ -175,92 +164,15 @@ fn has_receipt(weights: &Weights, folder: &Path, sha256: &str) -> Result<bool, E
     }
 }
 
-fn is_known(weights: &Weights, md5: &str) -> bool {
+pub(super) fn is_known(weights: &Weights, md5: &str) -> bool {
     weights.sources.iter().any(|source| source.md5 == md5)
 }
 
-/// Takes the weights out of a file and writes them into the model folder, under their name only when they are complete
-/// and genuine. Returns where they are.
-///
-/// # Errors
-/// Any [`Error`] but [`Error::Missing`], [`Error::Damaged`] and [`Error::Download`].
-pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, Error> {
-    let bytes = read_bounded(file)?;
-    let (size, md5) = (bytes.len(), hex(&Md5::digest(&bytes)));
-    let canonical = canonical(bytes, file).map_err(|error| match error {
-        Error::Malformed { path, format, reason } => {
-            let known: Vec<_> = weights.sources.iter().map(|source| source.md5.as_str()).collect();
-            let expected = format!("expected a file with MD5 {}", known.join(" or "));
-            let reason = format!("{reason}; {expected}, found {size} bytes with MD5 {md5}");
-            Error::Malformed { path, format, reason }
-        }
-        other => other,
-    })?;
-    let found = hex(&Sha256::digest(&canonical));
-    let listed = found == weights.sha256;
-    if !listed && !is_known(weights, &md5) {
-        return Err(Error::Foreign { path: file.to_owned(), expected: weights.sha256.clone(), found, md5 });
-    }
-    fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    if !listed {
-        let receipt = Receipt { sha256: found, source_md5: md5 };
-        let text = toml::to_string(&receipt).map_err(|error| Error::Malformed {
-            path: receipt_path(weights, folder),
-            format: "receipt",
-            reason: error.to_string(),
-        })?;
-        write(&receipt_path(weights, folder), text.as_bytes())?;
-    }
-    let path = path(weights, folder);
-    write(&path, &canonical)?;
-    for source in &weights.sources {
-        // Of no use any more; where one cannot be removed, it only takes space.
-        let _ = fs::remove_file(download_path(source, folder));
-    }
-    Ok(path)
-}
-
 /// Where a download lies until it is complete and imported.
-fn download_path(source: &Source, folder: &Path) -> PathBuf {
+pub(super) fn download_path(source: &Source, folder: &Path) -> PathBuf {
     folder.join(format!("{}.download", source.md5))
 }
 
-fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::Io { path: file.to_owned(), source };
-    let opened = File::open(file).map_err(failed)?;
-    let size = opened.metadata().map_err(failed)?.len();
-    let mut bytes = Vec::new();
-    // A device, or a file that grows, has more than its size says.
-    if size <= MAX_IMPORT_BYTES {
-        opened.take(MAX_IMPORT_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    }
-    let size = size.max(bytes.len() as u64);
-    if size > MAX_IMPORT_BYTES {
-        return Err(Error::TooLarge { path: file.to_owned(), bytes: size });
-    }
-    Ok(bytes)
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    atomic_file::write(path, &[bytes]).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
-
-type Reader = fn(Vec<u8>) -> Result<Tensors, String>;
-
-/// The canonical form of the weights in a file of any of the formats, which its first bytes tell.
-fn canonical(bytes: Vec<u8>, file: &Path) -> Result<Vec<u8>, Error> {
-    let (format, read): (_, Reader) = match bytes.as_slice() {
-        [0x89, b'H', b'D', b'F', ..] => ("HDF5 file", keras::read),
-        [b'P', b'K', 3, 4, ..] => ("wheel", wheel::read),
-        [_, _, _, _, _, _, _, _, b'{', ..] => ("safetensors file", |bytes| Tensors::from_safetensors(&bytes)),
-        // An ONNX file is a bare protobuf message, which has no magic bytes.
-        _ => ("HDF5, wheel, safetensors or ONNX file", |bytes| onnx::read(&bytes)),
-    };
-    // The readers are made for files of friends; what makes one of them panic is a damaged file.
-    let read = panic::catch_unwind(AssertUnwindSafe(|| read(bytes)?.canonical()));
-    let malformed = |reason| Error::Malformed { path: file.to_owned(), format, reason };
-    read.unwrap_or_else(|_| Err("its structure is damaged".to_owned())).map_err(malformed)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    atomic::write(path, &[bytes]).map_err(|source| Error::Io { path: path.to_owned(), source })
-}
-
-#[cfg(test)]
-mod tests;

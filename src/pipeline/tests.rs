@@ -1,38 +1,40 @@
 //! The failure table, row by row.
 
-use super::Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
+use strum::VariantArray;
+
 use super::*;
 use crate::embedding::Degenerate;
+use crate::outcome::Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
 
 fn host() -> String {
     "h".to_owned()
 }
 
 fn status(status: u16) -> Failure {
-    Failure::Fetch(fetch::Error::Status { host: host(), status, retry_after: None })
+    Failure::Embed(fetch::Error::Status { host: host(), status, retry_after: None }.into())
 }
 
 #[test]
 fn the_message_s_own_fault_is_dead_lettered_at_once() {
     let cases = [
         (Failure::Message(message::Error::Empty), Reason::InvalidMessage),
-        (Failure::Fetch(fetch::Error::Scheme { scheme: "ftp".to_owned() }), Reason::RefusedAddress),
-        (Failure::Fetch(fetch::Error::LocalFile), Reason::RefusedAddress),
-        (Failure::Fetch(fetch::Error::Port { port: 22 }), Reason::RefusedAddress),
-        (Failure::Fetch(fetch::Error::Redirect { reason: host() }), Reason::RefusedRedirect),
-        (Failure::Fetch(fetch::Error::UnknownHost { host: host() }), Reason::UnknownHost),
-        (Failure::Fetch(fetch::Error::TooLarge { limit: 1 }), Reason::BodyTooLarge),
+        (Failure::Embed(fetch::Error::Scheme { scheme: "ftp".to_owned() }.into()), Reason::RefusedAddress),
+        (Failure::Embed(fetch::Error::LocalFile.into()), Reason::RefusedAddress),
+        (Failure::Embed(fetch::Error::Port { port: 22 }.into()), Reason::RefusedAddress),
+        (Failure::Embed(fetch::Error::Redirect { reason: host() }.into()), Reason::RefusedRedirect),
+        (Failure::Embed(fetch::Error::UnknownHost { host: host() }.into()), Reason::UnknownHost),
+        (Failure::Embed(fetch::Error::TooLarge { limit: 1 }.into()), Reason::BodyTooLarge),
         (status(400), Reason::HostRefused),
         (status(451), Reason::HostRefused),
-        (Failure::Decode(decode::Error::Empty), Reason::NotAnImage),
-        (Failure::Decode(decode::Error::Unsupported { format: "SVG", hint: "" }), Reason::UnsupportedFormat),
-        (Failure::Decode(decode::Error::TooLarge { width: 9, height: 9, limit: 1 }), Reason::ImageTooLarge),
-        (Failure::Decode(decode::Error::TooLong { width: 9, height: 1, limit: 8 }), Reason::ImageTooLarge),
-        (Failure::Decode(decode::Error::Timeout { limit: Duration::ZERO }), Reason::DecodeTimeout),
-        (Failure::Decode(decode::Error::Panicked { reason: host() }), Reason::DecoderPanic),
-        (Failure::Extract(extract::Error::Degenerate(Degenerate::Zero)), Reason::DegenerateVector),
-        (Failure::Index(index::Error::Rejected { kind: host(), reason: host() }), Reason::DocumentRejected),
-        (Failure::Index(index::Error::TooLarge), Reason::DocumentTooLarge),
+        (Failure::Embed(decode::Error::Empty.into()), Reason::NotAnImage),
+        (Failure::Embed(decode::Error::Unsupported { format: "SVG", hint: "" }.into()), Reason::UnsupportedFormat),
+        (Failure::Embed(decode::Error::TooLarge { width: 9, height: 9, limit: 1 }.into()), Reason::ImageTooLarge),
+        (Failure::Embed(decode::Error::TooLong { width: 9, height: 1, limit: 8 }.into()), Reason::ImageTooLarge),
+        (Failure::Embed(decode::Error::Timeout { limit: Duration::ZERO }.into()), Reason::DecodeTimeout),
+        (Failure::Embed(decode::Error::Panicked { reason: host() }.into()), Reason::DecoderPanic),
+        (Failure::Embed(extract::Error::Degenerate(Degenerate::Zero).into()), Reason::DegenerateVector),
+        (Failure::Index(indexer::Error::Rejected { kind: host(), reason: host() }), Reason::DocumentRejected),
+        (Failure::Index(indexer::Error::TooLarge), Reason::DocumentTooLarge),
     ];
     for (failure, reason) in cases {
         assert_eq!(failure.verdict(), DeadLetter(reason), "{failure}");
@@ -50,12 +52,12 @@ fn what_the_image_host_may_mend_is_retried_within_its_budget() {
         assert_eq!(status(code).verdict(), expected, "{code}");
     }
     let timeout = fetch::Error::Timeout { host: host(), phase: "headers", limit: Duration::ZERO };
-    assert!(matches!(Failure::Fetch(timeout).verdict(), Retry { reason: Reason::HostFailed, .. }));
+    assert!(matches!(Failure::Embed(timeout.into()).verdict(), Retry { reason: Reason::HostFailed, .. }));
 }
 
 #[test]
 fn a_document_that_the_store_fails_on_alone_is_retried_within_its_budget() {
-    let failure = Failure::Index(index::Error::Failed { held: Duration::ZERO, reason: host() });
+    let failure = Failure::Index(indexer::Error::Failed { held: Duration::ZERO, reason: host() });
     let expected = Retry { reason: Reason::StoreFailed, budget: TRANSIENT_BUDGET, after: None };
     assert_eq!(failure.verdict(), expected);
 }
@@ -63,28 +65,28 @@ fn a_document_that_the_store_fails_on_alone_is_retried_within_its_budget() {
 #[test]
 fn the_host_s_own_wish_travels_with_the_verdict() {
     let after = Some(Duration::from_secs(7));
-    let failure = Failure::Fetch(fetch::Error::Status { host: host(), status: 429, retry_after: after });
+    let failure = Failure::Embed(fetch::Error::Status { host: host(), status: 429, retry_after: after }.into());
     assert!(matches!(failure.verdict(), Retry { after: found, .. } if found == after));
 }
 
 #[test]
 fn a_host_that_failed_all_others_rests_and_our_own_haste_blames_nobody() {
-    let failing = Failure::Fetch(fetch::Error::Failing { host: host(), turns: 4 });
+    let failing = Failure::Embed(fetch::Error::Failing { host: host(), turns: 4 }.into());
     let expected = Outlast { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
     assert_eq!(failing.verdict(), expected);
-    assert_eq!(Failure::Fetch(fetch::Error::Busy { host: host(), what: "a turn" }).verdict(), PutOff);
+    assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), PutOff);
 }
 
 #[test]
 fn nothing_is_dead_lettered_because_a_service_was_down() {
     let failures = [
-        Failure::Index(index::Error::Unavailable { held: Duration::ZERO, reason: host() }),
-        Failure::Index(index::Error::Paused { reason: host() }),
-        Failure::Fetch(fetch::Error::Offline { reason: host() }),
-        Failure::Index(index::Error::Stopped),
-        Failure::Extract(extract::Error::Model(host())),
-        Failure::Extract(extract::Error::Stopped),
-        Failure::Decode(decode::Error::Stopped),
+        Failure::Index(indexer::Error::Unavailable { held: Duration::ZERO, reason: host() }),
+        Failure::Index(indexer::Error::Paused { reason: host() }),
+        Failure::Embed(fetch::Error::Offline { reason: host() }.into()),
+        Failure::Index(indexer::Error::Stopped),
+        Failure::Embed(extract::Error::Model(host()).into()),
+        Failure::Embed(extract::Error::Stopped.into()),
+        Failure::Embed(decode::Error::Stopped.into()),
     ];
     for failure in failures {
         assert_eq!(failure.verdict(), GiveBack, "{failure}");
@@ -93,6 +95,6 @@ fn nothing_is_dead_lettered_because_a_service_was_down() {
 
 #[test]
 fn reason_codes_are_distinct() {
-    let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
-    assert_eq!(codes.len(), Reason::ALL.len());
+    let codes: std::collections::BTreeSet<_> = Reason::VARIANTS.iter().map(|reason| reason.code()).collect();
+    assert_eq!(codes.len(), Reason::VARIANTS.len());
 }

@@ -1,3 +1,3 @@
 //! Health and metrics over HTTP.
 
-pub mod health;
+pub mod admin;

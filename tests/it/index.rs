@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgdex::embedding::Embedding;
-use imgdex::index::{Error, Indexer, Settings};
+use imgdex::indexer::{Error, Indexer, Settings};
 use imgdex::metrics::Metrics;
-use imgdex::pipeline::Outcome;
+use imgdex::outcome::Outcome;
 use imgdex::store::{Document, Settings as StoreSettings, Store};
 
 use crate::support::bulk_stub::{Answer, BulkStub};

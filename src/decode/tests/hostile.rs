@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::*;
-use crate::decode::raster::{Limits, decode, measure};
+use crate::decode::formats::{decode, measure};
+use crate::decode::raster::Limits;
 
 const LIMITS: Limits = Limits { max_pixels: 1_000_000, allow_tiff: true };
 

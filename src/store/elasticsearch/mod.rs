@@ -1,14 +1,16 @@
 //! The Elasticsearch store: an alias in a cluster.
 //!
-//! [`address`], [`bulk`], [`query`] and [`meaning`] are pure; [`client`] alone speaks HTTP; [`catalog`] creates and
+//! [`address`], [`bulk`], [`query`] and [`error_class`] are pure; [`client`] alone speaks HTTP; [`index`] creates and
 //! inspects the index behind the alias. This file is what the worker and the searches use.
 
 pub mod address;
 pub mod bulk;
-pub mod catalog;
 pub mod client;
-pub mod meaning;
+pub mod error_class;
+pub mod index;
+pub mod mapping;
 pub mod query;
+pub mod state;
 
 use std::fmt;
 
@@ -19,7 +21,7 @@ use serde_json::Value;
 
 use self::address::Address;
 use self::client::{Body, Client, Patience};
-use self::meaning::{Meaning, OVERLOAD};
+use self::error_class::{Meaning, OVERLOAD};
 use self::query::Stored;
 use super::{Blocked, Document, Error, Hit, Query, Settings, Target, Write, Written};
 use crate::embedding::Embedding;

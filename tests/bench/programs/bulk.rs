@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use imgdex::embedding::Embedding;
-use imgdex::index::{Indexer, Settings};
+use imgdex::indexer::{Indexer, Settings};
 use imgdex::metrics::Metrics;
-use imgdex::pipeline::Outcome;
+use imgdex::outcome::Outcome;
 use imgdex::store::{self, Document, Store};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use imgdex::fetch::address::special;
-use imgdex::fetch::guard::Guard;
+use imgdex::fetch::access::address::special;
+use imgdex::fetch::access::guard::Guard;
 use imgdex::fetch::{Error, Settings};
 use ipnet::{IpNet, Ipv6Net};
 use url::{Host, Url};

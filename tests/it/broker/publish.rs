@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use imgdex::broker::publish::{Publisher, Refused};
-use imgdex::store::now_ms;
+use imgdex::clock::now_ms;
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use imgdex::broker::consumer::Consumer;
 use imgdex::broker::headers;
 use imgdex::broker::receipt::{Cause, Receipt};
-use imgdex::broker::session::{Condition, Consumer};
+use imgdex::clock::now_ms;
+use imgdex::health::Condition;
 use imgdex::metrics::Metrics;
-use imgdex::pipeline::{Outcome, Reason, Verdict};
-use imgdex::store::now_ms;
+use imgdex::outcome::{Outcome, Reason, Verdict};
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use tokio::sync::watch;
@@ -67,7 +68,7 @@ impl Subject {
 }
 
 fn said(receipt: &Receipt) -> String {
-    String::from_utf8(receipt.envelope().body).unwrap()
+    String::from_utf8(receipt.body().to_vec()).unwrap()
 }
 
 fn cause(error: &str) -> Cause {
@@ -96,7 +97,7 @@ async fn a_dropped_receipt_gives_its_message_back_and_a_finished_one_does_not() 
     assert!(handling.await.unwrap_err().is_panic());
     subject.next().await.fail(Verdict::GiveBack, cause("not its fault")).await;
     let last = subject.next().await;
-    assert_eq!((said(&last), last.generation(), last.envelope().attempts), ("a".to_owned(), 1, 0));
+    assert_eq!((said(&last), last.generation(), last.attempts()), ("a".to_owned(), 1, 0));
     last.done(Outcome::Indexed).await;
     let scrape = subject.close().await;
     assert_eq!((scrape.outcome("returned"), scrape.outcome("indexed")), (3, 1));
@@ -199,11 +200,11 @@ async fn retries_wait_longer_each_time_and_come_back_with_their_history() {
     rabbit.publish_with(b"a", BasicProperties::default().with_headers(table(&[("trace", text("abc"))]))).await;
     let mut subject = Subject::start(&rabbit, 10, true);
     let first = subject.next().await;
-    let received = first.envelope().first_received_ms;
+    let received = first.first_received_ms();
     first.fail(retry(5, None), Cause { error: "busy".to_owned(), status: Some(503) }).await;
     let second = subject.next().await;
-    let envelope = second.envelope();
-    assert_eq!((said(&second), envelope.attempts, envelope.first_received_ms), ("a".to_owned(), 1, received));
+    let history = (second.attempts(), second.first_received_ms());
+    assert_eq!((said(&second), history), ("a".to_owned(), (1, received)));
     second.fail(retry(5, None), cause("busy again")).await;
     rabbit.until_ready(&rabbit.retry(3600), 1).await;
 

@@ -9,9 +9,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use imgdex::mappings;
 use imgdex::model::manifest::Manifest;
 use imgdex::store::Origin;
+use imgdex::store::elasticsearch::mapping;
 use serde_json::{Value, json};
 
 /// What to answer to one bulk request, given the ids in it and how many requests came before.
@@ -67,9 +67,9 @@ impl BulkStub {
 /// The index behind the alias, as `mappings apply --model stub` makes it.
 async fn index(Path(alias): Path<String>) -> Response {
     let origin = Origin::new(&Manifest::find("stub").unwrap());
-    let mut index = mappings::index_body(&origin, &alias).unwrap();
+    let mut index = mapping::index_body(&origin, &alias).unwrap();
     index["settings"] = json!({"index": {}});
-    product(json!({ mappings::index_name(&alias): index }).to_string())
+    product(json!({ mapping::index_name(&alias): index }).to_string())
 }
 
 /// The header by which clients recognise a genuine server.

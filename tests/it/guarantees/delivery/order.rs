@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use imgdex::fetch;
-use imgdex::pipeline::{Failure, Verdict};
+use imgdex::outcome::Verdict;
+use imgdex::pipeline::Failure;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -118,7 +119,7 @@ async fn a_deleted_image_does_not_come_back_from_a_retry_queue() {
 
 /// The longest that a message can wait in retry queues by default: each of its attempts in each of the queues.
 async fn longest_wait_seconds() -> u64 {
-    let failure = Failure::Fetch(fetch::Error::Status { host: String::new(), status: 503, retry_after: None });
+    let failure = Failure::Embed(fetch::Error::Status { host: String::new(), status: 503, retry_after: None }.into());
     let Verdict::Retry { budget, .. } = failure.verdict() else { panic!("503 is tried again") };
     let shown = run(&["config", "show", "--output", "ndjson"], "").await;
     let settings = shown.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{ImageFormat, Rgb, RgbImage};
 use imgdex::decode;
-use imgdex::memory::{Bound, Settings};
+use imgdex::footprint::{Bound, Settings};
 
 use super::bombs::{Png, deflated_zeros};
 use super::{mib, resident, until_indexed};
@@ -67,7 +67,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     poll::throughout(story, PAUSE, async || most = most.max(worker.scrape().await.value("inflight_bytes", &[]))).await;
     assert!(most > size && most <= BUDGET + LARGEST, "{} MiB of files were held at once", mib(most));
 
-    let bulk = imgdex::index::Settings::default();
+    let bulk = imgdex::indexer::Settings::default();
     let bound = Bound::of(&Settings {
         prefetch: PREFETCH,
         max_image_bytes: LARGEST,

@@ -1,0 +1,3 @@
+//! How much is done at a time, and when to try again.
+
+pub mod backoff;

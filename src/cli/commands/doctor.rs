@@ -1,0 +1,211 @@
+//! `imgdex doctor`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::worker::WorkerArgs;
+use crate::cli::args::{BrokerArgs, ModelArgs, StoreArgs};
+use crate::cli::output::{self, OutputArgs, Table};
+use crate::cli::{Error, Exit, setup};
+use crate::config::Layers;
+use crate::machine::{self, memory_limit};
+use crate::model::manifest::{DEFAULT_MODEL, Manifest};
+use crate::store;
+
+/// A service that does not answer within this time is as good as absent to whoever looks.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Check what this machine has and whether the services answer.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Works, or is not needed by every command.
+    Note,
+    Problem,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Problem => "PROBLEM",
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When standard output cannot be written; what is wrong with the machine is a finding.
+pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
+    let findings = [
+        Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
+        cpu(&args.model),
+        memory(layers),
+        weights(&args.model).await,
+        store(&args).await,
+        broker(&args.broker).await,
+    ];
+    output::records(args.output.format(), &findings, || {
+        let mut table = Table::new(&["check", "state", "detail"], &[]);
+        for Finding { check, state, detail } in &findings {
+            table.row([(*check).to_owned(), state.name().to_owned(), detail.clone()]);
+        }
+        table
+    })?;
+    let healthy = findings.iter().all(|finding| finding.state != State::Problem);
+    Ok(if healthy { Exit::Done } else { Exit::ItemsFailed })
+}
+
+fn cpu(args: &ModelArgs) -> Finding {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [("neon", cfg!(target_arch = "aarch64"))];
+    let features: Vec<_> = found.into_iter().filter_map(|(name, found)| found.then_some(name)).collect();
+    let features = if features.is_empty() { "no vector extensions".to_owned() } else { features.join(" ") };
+    let compute = args.compute();
+    let machine = format!("{} cores granted, {}, {features}", machine::cores(), std::env::consts::ARCH);
+    match compute.check() {
+        Ok(()) => {
+            let plan = compute.kernel().map(|_| format!(", plan {}", compute.plan().name())).unwrap_or_default();
+            let detail = format!("{machine}; kernel {}{plan}", compute.kernel_name());
+            Finding { check: "cpu", state: State::Ok, detail }
+        }
+        Err(error) => Finding { check: "cpu", state: State::Problem, detail: format!("{machine}; {error}") },
+    }
+}
+
+/// What the machine has left, what the cgroup allows, and what a worker may take.
+fn memory(layers: &Layers) -> Finding {
+    let finding = |state, detail| Finding { check: "memory", state, detail };
+    let bound = match WorkerArgs::from_layers(layers) {
+        Ok(worker) => worker.memory().total(),
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    let (available, allowed) = (machine::told_size("/proc/meminfo", "MemAvailable"), memory_limit());
+    let (state, detail) = compare(available, allowed, bound);
+    finding(state, detail)
+}
+
+/// What is available and what is allowed, where that is known, against the most that a worker takes; all in bytes.
+fn compare(available: Option<u64>, allowed: Option<u64>, bound: u64) -> (State, String) {
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let has = available.map_or("not known here".to_owned(), |bytes| format!("{} available", mib(bytes)));
+    let limit =
+        allowed.map_or("no limit of the cgroup".to_owned(), |bytes| format!("the cgroup allows {}", mib(bytes)));
+    // Rounded up, as `config check` does: a bound is not less than it is.
+    let takes = format!("{} MiB", bound.div_ceil(1 << 20));
+    if allowed.is_some_and(|limit| limit < bound) {
+        let advice = "see `imgdex config check`; allow more, or lower --max-image-pixels or --max-inflight-bytes";
+        (State::Note, format!("{has}; {limit}, and a worker may take {takes}: {advice}"))
+    } else {
+        let state = if available.is_some() { State::Ok } else { State::Note };
+        (state, format!("{has}; {limit}, and a worker takes at most {takes}"))
+    }
+}
+
+async fn weights(args: &ModelArgs) -> Finding {
+    let checked = async {
+        let name = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
+        let manifest = Manifest::find(name).map_err(|error| error.to_string())?;
+        let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
+        let compute = args.compute();
+        tokio::task::spawn_blocking(move || {
+            let packed = crate::model::load::check(&manifest, &folder, &compute).map_err(|error| error.to_string())?;
+            let packed = packed.map(|path| format!(", packed in {}", path.display())).unwrap_or_default();
+            Ok(format!("{} is whole in {}{packed}", manifest.name, folder.display()))
+        })
+        .await
+        .map_err(|error| error.to_string())?
+    };
+    match checked.await {
+        Ok(path) => Finding { check: "weights", state: State::Ok, detail: path },
+        Err(detail) => Finding { check: "weights", state: State::Problem, detail },
+    }
+}
+
+async fn store(args: &DoctorArgs) -> Finding {
+    let finding = |state, detail| Finding { check: "store", state, detail };
+    let store = match setup::store(&args.store) {
+        Ok(store) => store,
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    let looked = async {
+        let Some(origin) = store.origin().await? else { return Ok(None) };
+        let manifest = Manifest::find(args.model.model.as_ref().unwrap_or(&origin.model))
+            .map_err(|error| Error::new(Exit::Config, error.to_string()))?;
+        origin.check(&manifest, &store)?;
+        Ok::<_, Error>(Some((origin, store.count().await?)))
+    };
+    match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(Ok(Some((origin, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", origin.model)),
+        Ok(Ok(None)) => match store {
+            store::Store::Embedded(_) => finding(State::Note, format!("{store} is not there yet; `index` makes it")),
+            store::Store::Elasticsearch(_) => {
+                finding(State::Problem, store::Error::Missing { store: store.to_string() }.to_string())
+            }
+        },
+        Ok(Err(error)) => finding(State::Problem, error.to_string()),
+        Err(_) => finding(State::Problem, format!("{store}: no answer within {PATIENCE:?}")),
+    }
+}
+
+async fn broker(args: &BrokerArgs) -> Finding {
+    let finding = |state, detail| Finding { check: "broker", state, detail };
+    let settings = match setup::broker(args, "doctor") {
+        Ok(settings) => settings,
+        Err(error) => return finding(State::Problem, error.to_string()),
+    };
+    match settings.probe().await {
+        Ok(()) => finding(State::Ok, "answers and takes the credentials".to_owned()),
+        // Who never named a broker may not need one.
+        Err(error) if args.is_default() => {
+            finding(State::Note, format!("{error} (only `publish` and `worker` need it)"))
+        }
+        Err(error) => finding(State::Problem, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_grants_too_little_is_noted() {
+        const GIB: Option<u64> = Some(1 << 30);
+        let (state, detail) = compare(GIB, Some((1 << 30) - 1), 1 << 30);
+        assert!(state == State::Note && detail.contains("the cgroup allows 1023 MiB, and a worker may take 1024 MiB"));
+        assert!(compare(GIB, GIB, 1 << 30).0 == State::Ok);
+        assert!(compare(GIB, None, 1 << 40).0 == State::Ok);
+        assert!(compare(None, GIB, 1).0 == State::Note);
+    }
+}

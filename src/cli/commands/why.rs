@@ -1,0 +1,125 @@
+//! `imgdex why`.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::broker::browse::{Browser, Fate, Looked};
+use crate::cli::args::{BrokerArgs, StoreArgs};
+use crate::cli::output::{self, OutputArgs, Table};
+use crate::cli::{Error, Exit, setup};
+use crate::dead_letter::Letter;
+use crate::store::Store;
+
+/// Say where an image is: indexed, waiting for a retry, dead-lettered or unknown.
+#[derive(Args, Debug)]
+pub struct WhyArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// Most messages that are looked at in each queue
+    #[arg(long, env = "IMGDEX_LIMIT", value_name = "N", default_value_t = 10_000)]
+    limit: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// The document's id
+    id: String,
+}
+
+/// Where the image was found, or was not.
+#[derive(Serialize)]
+struct Place {
+    #[serde(rename = "where")]
+    name: String,
+    found: bool,
+    detail: String,
+}
+
+/// Runs the command. Every place is looked at: an image may be indexed in one version while a newer one waits.
+///
+/// # Errors
+/// When store or broker cannot be asked.
+pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
+    let store = setup::store(&args.store)?;
+    let settings = setup::broker(&args.broker, "why")?;
+    let topology = settings.topology.clone();
+    let mut places = vec![indexed(&store, &args.id).await?];
+    let browser = Browser::connect(settings).await?;
+    for tier in topology.retries() {
+        places.extend(waiting(&browser, &tier.queue, "waiting for a retry", &args).await?);
+    }
+    places.extend(waiting(&browser, topology.dead(), "dead-lettered", &args).await?);
+    // Not looked into: what is taken from them even for a moment is not processed meanwhile, and among the suspects a look
+    // would count as a failed try.
+    let mut ready = 0;
+    for queue in [topology.suspects(), topology.queue()] {
+        let messages = browser.count(queue).await?;
+        ready += messages;
+        let detail = format!("{messages} messages, which are not looked into");
+        places.push(Place { name: queue.to_string(), found: false, detail });
+    }
+    browser.close().await;
+    output::records(args.output.format(), &places, || table(&places))?;
+    if places.iter().any(|place| place.found) {
+        return Ok(Exit::Done);
+    }
+    let unknown = format!("{:?} is unknown: neither indexed, nor waiting for a retry, nor dead-lettered", args.id);
+    let message = if ready > 0 { format!("{unknown}; it may be in the work queue") } else { unknown };
+    Err(Error::new(Exit::ItemsFailed, message))
+}
+
+async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
+    let name = store.to_string();
+    let Some(origin) = store.origin().await? else {
+        return Ok(Place { name, found: false, detail: "the store does not exist".to_owned() });
+    };
+    Ok(match store.get(id).await? {
+        Some(document) => {
+            let when = httpdate::fmt_http_date(
+                std::time::UNIX_EPOCH + std::time::Duration::from_millis(document.indexed_at_ms),
+            );
+            let detail =
+                format!("indexed, version {}, with {}, {when}: {}", document.version, origin.model, document.url);
+            Place { name, found: true, detail }
+        }
+        None => Place { name, found: false, detail: "not indexed".to_owned() },
+    })
+}
+
+/// What a queue holds of the image, one place for each message; says where the look stopped.
+async fn waiting(
+    browser: &Browser,
+    queue: &lapin::types::ShortString,
+    what: &str,
+    args: &WhyArgs,
+) -> Result<Vec<Place>, Error> {
+    let mut letters = Vec::new();
+    let Looked { seen, rest } = browser
+        .look(queue, args.limit, |found| {
+            let letter = Letter::of(found);
+            if letter.id == args.id {
+                letters.push(letter);
+            }
+            Fate::Keep
+        })
+        .await?;
+    let more = if rest > 0 { format!("; {rest} more were not looked at (--limit)") } else { String::new() };
+    if letters.is_empty() {
+        let detail = format!("not among {seen} messages{more}");
+        return Ok(vec![Place { name: queue.to_string(), found: false, detail }]);
+    }
+    let found = letters.into_iter().map(|letter| {
+        let reason = letter.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let error = letter.error.unwrap_or_default();
+        Place { name: queue.to_string(), found: true, detail: format!("{what}{reason}: {error}{more}") }
+    });
+    Ok(found.collect())
+}
+
+fn table(places: &[Place]) -> Table {
+    let mut table = Table::new(&["where", "found", "detail"], &[]);
+    for Place { name, found, detail } in places {
+        table.row([name.clone(), if *found { "yes" } else { "no" }.to_owned(), detail.clone()]);
+    }
+    table
+}

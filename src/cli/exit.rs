@@ -1,0 +1,85 @@
+//! How commands end: the exit codes, and which failure has which.
+
+use std::process::ExitCode;
+
+use crate::{broker, store};
+
+/// How a command ends; the numbers are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All done.
+    Done = 0,
+    /// Some items failed; each was named.
+    ItemsFailed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The configuration is wrong.
+    Config = 64,
+    /// A service is not available.
+    Unavailable = 69,
+    /// Reading or writing failed.
+    Io = 74,
+}
+
+/// Why a command could not do its work: a message for the user, and the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+impl Error {
+    /// An error with its exit code.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// Whoever read standard output has closed it: not a failure, and nothing more to say.
+    pub(super) fn reader_gone() -> Self {
+        Self::new(Exit::Done, "")
+    }
+
+    pub(super) fn is_reader_gone(&self) -> bool {
+        self.exit == Exit::Done
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        let exit = match &error {
+            store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
+            store::Error::Unavailable { .. }
+            | store::Error::Busy { .. }
+            | store::Error::TooLarge { .. }
+            | store::Error::Blocked { .. }
+            | store::Error::Missing { .. } => Exit::Unavailable,
+            store::Error::Refused { .. } => Exit::Usage,
+            store::Error::UnknownId { .. } => Exit::ItemsFailed,
+            store::Error::Io { .. } => Exit::Io,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<broker::Error> for Error {
+    fn from(error: broker::Error) -> Self {
+        let exit = match &error {
+            broker::Error::Address { .. } | broker::Error::Topology(_) => Exit::Config,
+            broker::Error::Certificate { .. } => Exit::Io,
+            broker::Error::Connect { .. }
+            | broker::Error::Different { .. }
+            | broker::Error::Declare { .. }
+            | broker::Error::Lost(_) => Exit::Unavailable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}

@@ -1,0 +1,80 @@
+//! The one way from a URL or the bytes of an image to its embedding: fetch, decode, extract.
+//!
+//! The pipeline, `embed`, `search` and whatever serves queries use it; none of them repeats the order of these stages.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use url::Url;
+
+use crate::decode::{self, Decoder, Format, Size};
+use crate::embedding::Embedding;
+use crate::extract::{self, Extractor, Priority};
+use crate::fetch::{self, Fetcher};
+use crate::metrics::{Metrics, Stage};
+
+/// The stages that turn images into embeddings, wired once per process.
+pub struct Embedder {
+    fetcher: Arc<Fetcher>,
+    decoder: Decoder,
+    extractor: Extractor,
+    metrics: Arc<Metrics>,
+}
+
+/// An image's embedding, with what decoding learned about the file.
+#[derive(Debug)]
+pub struct Embedded {
+    /// The size of the image as stored in the file.
+    pub size: Size,
+    /// The format of the file, by its magic bytes.
+    pub format: Format,
+    pub embedding: Embedding,
+}
+
+/// Why an image has no embedding; each stage's own error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    #[error(transparent)]
+    Decode(#[from] decode::Error),
+    #[error(transparent)]
+    Extract(#[from] extract::Error),
+}
+
+impl Embedder {
+    pub fn new(fetcher: Arc<Fetcher>, decoder: Decoder, extractor: Extractor, metrics: Arc<Metrics>) -> Self {
+        Self { fetcher, decoder, extractor, metrics }
+    }
+
+    /// The bytes of an image, within the limits of the fetcher.
+    pub async fn fetch(&self, url: &Url) -> Result<Bytes, Error> {
+        Ok(self.timed(Stage::Fetch, self.fetcher.get(url)).await?)
+    }
+
+    /// Decodes an image and computes its features.
+    pub async fn embed(&self, bytes: Bytes, priority: Priority) -> Result<Embedded, Error> {
+        let picture = self.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
+        let (size, format) = (picture.size, picture.format);
+        let embedding = self.timed(Stage::Extract, self.extractor.embed(picture.pixels, priority)).await?;
+        Ok(Embedded { size, format, embedding })
+    }
+
+    async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = work.await;
+        self.metrics.stage(stage, start.elapsed());
+        result
+    }
+}
+
+impl Error {
+    /// The HTTP status of the image host, where it answered with an error.
+    pub fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Fetch(fetch::Error::Status { status, .. }) => Some(*status),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One request and its answer.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, LOCATION, RETRY_AFTER};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
+use url::Url;
+
+use super::access::credentials::Credentials;
+use super::access::guard::Guard;
+use super::access::resolver::{GuardedResolver, Unresolved};
+use super::error::CONNECTION;
+use super::limits::body::Held;
+use super::limits::deadline::Clock;
+use super::limits::host_health::Ending;
+use super::limits::per_host::Turns;
+use super::{Error, Settings, Timeouts, excerpt, host, retry_after};
+
+/// What is decoded, first; hosts that negotiate then do not send AVIF or HTML.
+const ACCEPTED: &str = "image/jpeg, image/png, image/webp, image/gif, image/bmp, */*;q=0.1";
+
+/// How long an unused connection is kept: long enough for the next image of the same host, short enough that a crawl over
+/// many hosts does not collect sockets.
+const IDLE_CONNECTION: Duration = Duration::from_secs(15);
+
+/// What a body waits for.
+const MEMORY: &str = "memory";
+
+/// How long a host is kept waiting before its hanging up is no surprise: some servers wait no longer for their clients.
+const HANG_UP: Duration = Duration::from_secs(1);
+
+/// The HTTP client with its rules.
+pub(super) struct Exchange {
+    client: Client,
+    guard: Arc<Guard>,
+    credentials: Credentials,
+    turns: Turns,
+    timeouts: Timeouts,
+}
+
+/// What a host answered.
+pub(super) enum Answer {
+    /// The whole body.
+    Body(Bytes),
+    /// The `Location` of a redirect.
+    Redirect(Vec<u8>),
+}
+
+impl Exchange {
+    /// Builds the client.
+    ///
+    /// # Errors
+    /// [`Error::Setup`].
+    pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
+        let guard = Arc::new(Guard::new(settings)?);
+        let connect = settings.timeouts.connect;
+        let resolver = GuardedResolver::new(Arc::clone(&guard), &settings.name_servers, connect);
+        let mut client = Client::builder()
+            .user_agent(concat!("imgdex/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(connect)
+            .pool_max_idle_per_host(settings.per_host)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .dns_resolver(Arc::new(resolver));
+        for authority in authorities(settings)? {
+            client = client.add_root_certificate(authority);
+        }
+        let client = client.build().map_err(|error| Error::Setup { reason: reason(&error) })?;
+        Ok(Self {
+            client,
+            guard,
+            credentials: Credentials::new(&settings.host_auth)?,
+            turns: Turns::new(settings.per_host, settings.concurrency, settings.put_off),
+            timeouts: settings.timeouts,
+        })
+    }
+
+    /// Requests one URL and reads its body into `body`. `at_origin` says whether credentials may be sent.
+    ///
+    /// # Errors
+    /// Any [`Error`] but those of local files and redirects.
+    pub(super) async fn request(
+        &self,
+        url: &Url,
+        at_origin: bool,
+        body: Held,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
+        self.guard.check(url)?;
+        let host = host(url);
+        let turn = clock.of_ours(&host, "a turn", self.turns.take(&host)).await??;
+        let result = self.ask(&host, self.get(url, at_origin), body, clock).await;
+        turn.end(match &result {
+            Err(Error::Busy { .. }) => Ending::Ours,
+            Err(error) if error.is_no_answer() => Ending::Nothing,
+            Ok(_) | Err(_) => Ending::Answer,
+        });
+        result
+    }
+
+    fn get(&self, url: &Url, at_origin: bool) -> RequestBuilder {
+        let request = self.client.get(url.clone()).header(ACCEPT, ACCEPTED);
+        match self.credentials.for_url(url).filter(|_| at_origin) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
+    async fn ask(&self, host: &str, request: RequestBuilder, body: Held, clock: &mut Clock) -> Result<Answer, Error> {
+        let sent = clock.of_host(host, ("answer", self.timeouts.headers), request.send()).await?;
+        let response = sent.map_err(|error| self.failed(host, &error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => self.read(host, response, body, clock).await,
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => location(&response),
+            status => {
+                let retry_after = wish(&response);
+                Err(Error::Status { host: host.to_owned(), status: status.as_u16(), retry_after })
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        host: &str,
+        mut response: Response,
+        mut body: Held,
+        clock: &mut Clock,
+    ) -> Result<Answer, Error> {
+        // The client has undone gzip and removed its header; what is left is something else, or gzip twice.
+        if let Some(encoding) = response.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
+            return Err(Error::Encoding { encoding: excerpt(&String::from_utf8_lossy(encoding.as_bytes())) });
+        }
+        if let Some(length) = response.content_length() {
+            body.announce(length)?;
+        }
+        let waited_before = clock.waited();
+        loop {
+            match clock.of_host(host, ("further data", self.timeouts.idle), response.chunk()).await? {
+                Ok(Some(piece)) => clock.of_ours(host, MEMORY, body.push(&piece)).await??,
+                Ok(None) => return Ok(Answer::Body(body.finish())),
+                // A host that hangs up because we did not listen has not failed.
+                Err(_) if clock.waited() > waited_before + HANG_UP => {
+                    return Err(Error::Busy { host: host.to_owned(), what: MEMORY });
+                }
+                Err(error) => return Err(self.failed(host, &error)),
+            }
+        }
+    }
+
+    fn failed(&self, host: &str, error: &reqwest::Error) -> Error {
+        let host = host.to_owned();
+        if let Some(unresolved) = causes(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
+            return unresolved.clone().into_error(host);
+        }
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Error::Timeout { host, phase: CONNECTION, limit: self.timeouts.connect },
+            (true, false) => Error::Connect { host, reason: reason(error) },
+            (false, _) => Error::Broken { host, reason: reason(error) },
+        }
+    }
+}
+
+fn authorities(settings: &Settings) -> Result<Vec<Certificate>, Error> {
+    let Some(path) = &settings.ca_file else { return Ok(Vec::new()) };
+    let unusable = |why: String| Error::Setup { reason: format!("{}: {why}", path.display()) };
+    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(unusable("no certificate in PEM form".into())),
+        Err(error) => Err(unusable(reason(&error))),
+    }
+}
+
+fn location(response: &Response) -> Result<Answer, Error> {
+    match response.headers().get(LOCATION) {
+        Some(target) => Ok(Answer::Redirect(target.as_bytes().to_vec())),
+        None => Err(Error::Redirect { reason: format!("{} without a target", response.status().as_u16()) }),
+    }
+}
+
+fn wish(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    retry_after::parse(value, SystemTime::now())
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// The innermost cause. The outer ones say "error sending request" and repeat the URL with its query.
+fn reason(error: &reqwest::Error) -> String {
+    causes(error).skip(1).last().map_or_else(|| "no further reason".to_owned(), ToString::to_string)
+}

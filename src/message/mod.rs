@@ -1,0 +1,311 @@
+//! The wire format of an image reference, and nothing else.
+//!
+//! A body is a JSON object `{"id"?, "url", "op"?, "version"?, "collection"?, "metadata"?}`, a bare URL, or a CloudEvents
+//! structured envelope whose `data` is either of these. Published as `deploy/image-reference.schema.json`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+/// Longest document id in bytes: Elasticsearch refuses a whole bulk request for one longer id.
+pub const MAX_ID_BYTES: usize = 512;
+/// Longest URL in bytes; longer ones are refused by common servers too.
+pub const MAX_URL_BYTES: usize = 8192;
+/// Longest collection name in bytes.
+pub const MAX_COLLECTION_BYTES: usize = 256;
+/// Largest metadata object, serialised.
+pub const MAX_METADATA_BYTES: usize = 32 * 1024;
+/// Deepest nesting of metadata; a `flattened` field refuses more than 20 levels, and the whole document with it.
+pub const MAX_METADATA_DEPTH: usize = 16;
+/// Largest version: external versions in Elasticsearch are non-negative 64-bit signed integers, the last one reserved.
+pub const MAX_VERSION: u64 = i64::MAX as u64 - 1;
+/// How much of what a producer sent is quoted in an error or a log, in characters.
+const LONGEST_QUOTE: usize = 200;
+/// The collection of a reference that names none.
+pub const DEFAULT_COLLECTION: &str = "default";
+
+/// One delivery as the pipeline sees it: the body and what the broker said about it.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope {
+    /// The body, exactly as delivered.
+    pub body: Vec<u8>,
+    /// The AMQP timestamp in seconds, where the producer set one.
+    pub timestamp: Option<u64>,
+    /// When a worker first received this message, in ms since the epoch; kept in a header through retries.
+    pub first_received_ms: u64,
+    /// How many times processing this message has failed for its own reasons.
+    pub attempts: u32,
+}
+
+/// What a reference asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Fetch, embed and store the image.
+    #[default]
+    Upsert,
+    /// Remove the document.
+    Delete,
+}
+
+/// A checked reference: every field is within the limits above.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageReference {
+    /// The document id: the message's `id`, else [`derived_id`] of collection and URL.
+    pub id: String,
+    /// Where the image is, in canonical form. A deletion by id has none.
+    pub url: Option<Url>,
+    /// What to do.
+    pub operation: Operation,
+    /// Orders writes of one id: a write older than what is stored is dropped.
+    pub version: u64,
+    /// The collection the document belongs to.
+    pub collection: String,
+    /// Passed through to the document and back with every hit.
+    pub metadata: Map<String, Value>,
+    /// Names of fields that this version does not know; ignored, but counted.
+    pub unknown_fields: Vec<String>,
+}
+
+/// Why a body is not a reference. Always the message's own fault.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Neither JSON nor text.
+    #[error("the body is not UTF-8 text")]
+    NotText,
+    /// The body is empty.
+    #[error("the body is empty")]
+    Empty,
+    /// Starts like JSON but is not a valid reference.
+    #[error("the body is not a valid reference: {0}")]
+    Json(String),
+    /// `op` has an unknown value; its beginning.
+    #[error("unknown op {0:?}; known: upsert, delete")]
+    UnknownOperation(String),
+    /// No `url` where one is needed.
+    #[error("an upsert needs a url, a delete an id or a url")]
+    MissingTarget,
+    /// The URL does not parse.
+    #[error("invalid url: {0}")]
+    Url(String),
+    /// A field is longer or larger than allowed.
+    #[error("{field} is {found} {unit}, more than {limit}")]
+    TooLarge {
+        /// The field.
+        field: &'static str,
+        /// Its size.
+        found: usize,
+        /// The most that is allowed.
+        limit: usize,
+        /// What the sizes count.
+        unit: &'static str,
+    },
+    /// A string field that must not be empty is.
+    #[error("{0} is empty")]
+    EmptyField(&'static str),
+    /// `version` is out of range.
+    #[error("version {0} is out of range 0..=9223372036854775806")]
+    Version(String),
+}
+
+/// The JSON form, as producers write it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WireReference {
+    /// The document id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where the image is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What to do; absent means upsert.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// The version in any order-preserving unit; milliseconds since the epoch by convention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Value>,
+    /// The collection; absent means `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// Any JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+    /// Whatever else the object holds.
+    #[serde(flatten, skip_serializing)]
+    pub unknown: Map<String, Value>,
+}
+
+/// Reads and checks a reference.
+///
+/// # Errors
+/// See [`Error`]; all of them mean that sending the same body again cannot help.
+pub fn parse(envelope: &Envelope) -> Result<ImageReference, Error> {
+    let wire = read(&envelope.body)?;
+    let version = match &wire.version {
+        Some(value) => version(value)?,
+        None => envelope.timestamp.map_or(envelope.first_received_ms, |seconds| seconds.saturating_mul(1000)),
+    };
+    check(wire, version.min(MAX_VERSION))
+}
+
+/// Reads the body without checking the fields' values: a JSON object, a CloudEvents envelope or a bare URL.
+///
+/// # Errors
+/// [`Error::NotText`], [`Error::Empty`] or [`Error::Json`].
+pub fn read(body: &[u8]) -> Result<WireReference, Error> {
+    let text = std::str::from_utf8(body).map_err(|_| Error::NotText)?;
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    if !text.starts_with(['{', '[', '"']) {
+        return Ok(bare_url(text));
+    }
+    let value: Value = serde_json::from_str(text).map_err(|e| not_json(&e))?;
+    match unwrap_cloud_event(value) {
+        Value::String(url) => Ok(bare_url(url.trim())),
+        value => serde_json::from_value(value).map_err(|e| not_json(&e)),
+    }
+}
+
+/// The text of such an error quotes a whole string where another type was expected.
+fn not_json(error: &serde_json::Error) -> Error {
+    Error::Json(quote(&error.to_string()))
+}
+
+fn quote(text: &str) -> String {
+    text.chars().take(LONGEST_QUOTE).collect()
+}
+
+fn bare_url(url: &str) -> WireReference {
+    WireReference { url: Some(url.to_owned()), ..WireReference::default() }
+}
+
+/// CloudEvents 1.0, structured mode: the context attribute `specversion` marks the envelope, `data` holds the payload.
+fn unwrap_cloud_event(value: Value) -> Value {
+    match value {
+        Value::Object(mut object) if object.contains_key("specversion") && object.contains_key("data") => {
+            object.remove("data").unwrap_or_default()
+        }
+        other => other,
+    }
+}
+
+fn version(value: &Value) -> Result<u64, Error> {
+    value.as_u64().filter(|&v| v <= MAX_VERSION).ok_or_else(|| Error::Version(quote(&value.to_string())))
+}
+
+/// Checks a reference that was read, and fills in what it leaves out.
+///
+/// # Errors
+/// Any [`Error`] about a field's value.
+pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error> {
+    let operation = match wire.op.as_deref() {
+        None | Some("upsert") => Operation::Upsert,
+        Some("delete") => Operation::Delete,
+        Some(other) => return Err(Error::UnknownOperation(quote(other))),
+    };
+    let url = wire.url.as_deref().map(canonical_url).transpose()?;
+    if url.is_none() && (operation == Operation::Upsert || wire.id.is_none()) {
+        return Err(Error::MissingTarget);
+    }
+    let collection = wire.collection.unwrap_or_else(|| DEFAULT_COLLECTION.to_owned());
+    bounded("collection", &collection, MAX_COLLECTION_BYTES)?;
+    let id = match (wire.id, &url) {
+        (Some(id), _) => id,
+        (None, Some(url)) => derived_id(&collection, url),
+        (None, None) => return Err(Error::MissingTarget),
+    };
+    bounded("id", &id, MAX_ID_BYTES)?;
+    let metadata = wire.metadata.unwrap_or_default();
+    check_metadata(&metadata)?;
+    let unknown_fields = wire.unknown.into_iter().map(|(name, _)| name).collect();
+    Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
+}
+
+/// How to name a message in a log: its id, else its URL, else its beginning, without what may be secret in a URL (user,
+/// password, query).
+pub fn name(body: &[u8]) -> String {
+    let name = match read(body) {
+        Ok(WireReference { id: Some(id), .. }) => id,
+        Ok(WireReference { url: Some(url), .. }) => match Url::parse(&url) {
+            Ok(url) if url.has_authority() => without_secrets(url).into(),
+            _ => without_likely_secrets(&url),
+        },
+        Ok(_) | Err(_) => without_likely_secrets(&String::from_utf8_lossy(body)),
+    };
+    quote(&name)
+}
+
+fn without_secrets(mut url: Url) -> Url {
+    // Both fail only for URLs that can have neither.
+    let _ = (url.set_username(""), url.set_password(None));
+    if url.query().is_some() {
+        url.set_query(Some("..."));
+    }
+    url.set_fragment(None);
+    url
+}
+
+/// Somewhere in a text that does not parse there may be a URL: a query begins with a question mark, and an `@` ends a
+/// user's name and password.
+fn without_likely_secrets(text: &str) -> String {
+    let (text, query) = text.split_once('?').map_or((text, ""), |(text, _)| (text, "?..."));
+    let (user, text) = text.rsplit_once('@').map_or(("", text), |(_, text)| ("...@", text));
+    [user, text, query].concat()
+}
+
+fn bounded(field: &'static str, value: &str, limit: usize) -> Result<(), Error> {
+    if value.is_empty() {
+        return Err(Error::EmptyField(field));
+    }
+    within(field, value.len(), limit, "bytes")
+}
+
+fn within(field: &'static str, found: usize, limit: usize, unit: &'static str) -> Result<(), Error> {
+    if found > limit { Err(Error::TooLarge { field, found, limit, unit }) } else { Ok(()) }
+}
+
+fn check_metadata(metadata: &Map<String, Value>) -> Result<(), Error> {
+    let depth = 1 + metadata.values().map(depth).max().unwrap_or(0);
+    within("metadata", depth, MAX_METADATA_DEPTH, "levels deep")?;
+    let size = serde_json::to_vec(metadata).map_err(|e| not_json(&e))?.len();
+    within("metadata", size, MAX_METADATA_BYTES, "bytes")
+}
+
+/// Levels of nesting below a value. `serde_json` refuses input deeper than 128, which bounds the recursion.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => 1 + object.values().map(depth).max().unwrap_or(0),
+        Value::Array(array) => 1 + array.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Parses a URL and brings it into the form that ids are derived from: scheme and host in lower case, no default port,
+/// an empty path as `/` (all done by the WHATWG parser), no fragment.
+///
+/// # Errors
+/// [`Error::Url`], [`Error::TooLarge`] or [`Error::EmptyField`].
+pub fn canonical_url(text: &str) -> Result<Url, Error> {
+    bounded("url", text, MAX_URL_BYTES)?;
+    let mut url = Url::parse(text).map_err(|e| Error::Url(e.to_string()))?;
+    url.set_fragment(None);
+    // Percent-encoding and IDNA make it longer.
+    within("url", url.as_str().len(), MAX_URL_BYTES, "bytes")?;
+    Ok(url)
+}
+
+/// The id of a document whose reference names none: SHA-256 over collection and canonical URL, in hexadecimal.
+///
+/// The collection's length goes first, so that no two pairs share a preimage.
+pub fn derived_id(collection: &str, url: &Url) -> String {
+    let mut hash = Sha256::new();
+    hash.update((collection.len() as u64).to_be_bytes());
+    hash.update(collection);
+    hash.update(url.as_str());
+    format!("{:x}", hash.finalize())
+}
+
+#[cfg(test)]
+mod tests;

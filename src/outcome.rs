@@ -1,0 +1,102 @@
+//! The words that all parts share: what became of a message, what is to be done with one that failed, and why.
+//!
+//! Imports nothing of this crate, so that stages, broker and metrics can name an outcome without knowing each other.
+
+use std::time::Duration;
+
+use strum::{IntoStaticStr, VariantArray};
+
+/// What became of a message that was processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The document is durable.
+    Indexed,
+    /// The document is gone, or was not there.
+    Deleted,
+    /// The store holds a newer version.
+    Stale,
+    /// The stored document already has this content, collection, URL and metadata.
+    Unchanged,
+}
+
+/// What is to be done with a message that failed. [`crate::broker::receipt`] does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The message's own fault: to the dead-letter queue with this reason.
+    DeadLetter(Reason),
+    /// Its image host's fault, perhaps for a while: to a retry queue; to the dead letters with this reason after
+    /// `budget` such failures.
+    Retry {
+        /// The reason of the dead letter when the budget is used up.
+        reason: Reason,
+        /// How many failures are allowed.
+        budget: u32,
+        /// The host's own wish (`Retry-After`).
+        after: Option<Duration>,
+    },
+    /// Its host fails everybody, for a while or for good: to a retry queue, with the failure noted and not counted, for the
+    /// message was not tried; to the dead letters when that has gone on for too long.
+    Outlast {
+        /// The reason of the dead letter.
+        reason: Reason,
+        /// How long it may go on.
+        longest: Duration,
+        /// When it makes sense to come back.
+        after: Duration,
+    },
+    /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
+    PutOff,
+    /// Not the message's fault: back to the queue, with no failure counted.
+    GiveBack,
+}
+
+/// Why a message was dead-lettered: the reason header, and the label of `imgdex_dead_letters_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Reason {
+    /// The body is not a valid reference.
+    InvalidMessage,
+    /// Scheme, port, host or address is not allowed.
+    RefusedAddress,
+    /// A redirect leads where none may lead.
+    RefusedRedirect,
+    /// The host name does not exist.
+    UnknownHost,
+    /// The host answered with a client error.
+    HostRefused,
+    /// The host failed more often than allowed.
+    HostFailed,
+    /// The body is larger than allowed.
+    BodyTooLarge,
+    /// A local file cannot be read.
+    UnreadableFile,
+    /// The bytes are not an image.
+    NotAnImage,
+    /// A format that is not decoded.
+    UnsupportedFormat,
+    /// More pixels or decoder memory than allowed.
+    ImageTooLarge,
+    /// A known format, but damaged.
+    MalformedImage,
+    /// Decoding took too long.
+    DecodeTimeout,
+    /// The decoder panicked.
+    DecoderPanic,
+    /// The features are zero or not finite.
+    DegenerateVector,
+    /// The store refused the document.
+    DocumentRejected,
+    /// The store refused the document for its size.
+    DocumentTooLarge,
+    /// The store failed on the document more often than allowed, while it took others.
+    StoreFailed,
+    /// Ends the worker whenever it is processed, even alone.
+    Poison,
+}
+
+impl Reason {
+    /// The code: stable, `snake_case`.
+    pub fn code(self) -> &'static str {
+        self.into()
+    }
+}

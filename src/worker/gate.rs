@@ -1,0 +1,150 @@
+//! Whether store and network can be used: consuming begins when they can, rests while they cannot, and goes on by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::backpressure::backoff::Backoff;
+use crate::fetch::Fetcher;
+use crate::health::Condition;
+use crate::indexer::breaker::Breaker;
+use crate::metrics::Metrics;
+use crate::model::manifest::Manifest;
+use crate::store::{self, Blocked, Store, Written};
+
+/// How often a store that answers is looked at again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Bounds of the delay before a store that does not answer is asked again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// The label values of `imgdex_paused` that are the store's.
+const PAUSES: [&str; 6] = ["index_missing", MISMATCH, "write_block", "unauthorized", "refusals", "unavailable"];
+/// The label value of `imgdex_paused` for a network that reaches no image host.
+const NETWORK: &str = "network";
+const MISMATCH: &str = "mismatch";
+
+/// Looks at the store and the network for as long as the process lives, and at once when indexer or fetcher doubt them.
+pub struct Watch {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The model that it must be made for.
+    pub model: Manifest,
+    /// What the indexer has learned about it.
+    pub breaker: Arc<Breaker>,
+    /// What knows the network.
+    pub fetcher: Arc<Fetcher>,
+    /// Whether messages are consumed.
+    pub gate: watch::Sender<bool>,
+    /// For `/ready`: the store.
+    pub stored: watch::Sender<Condition>,
+    /// For `/ready`: the network.
+    pub reached: watch::Sender<Condition>,
+    /// For `imgdex_paused`.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    /// Opens and closes the gate.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            let (store, network) = tokio::join!(self.examine(), self.fetcher.check_network());
+            let usable = store.is_ok() && network.is_ok();
+            self.gate.send_if_modified(|open| std::mem::replace(open, usable) != usable);
+            show_pause(&self.metrics, store.as_ref().err().map(pause));
+            self.metrics.paused(NETWORK, network.is_err());
+            tell("store", &self.stored, store.map_err(|error| error.to_string()));
+            tell("network", &self.reached, network.map_err(|error| error.to_string()));
+            if usable {
+                backoff.reset();
+                tokio::select! {
+                    () = sleep(CHECK_INTERVAL) => {}
+                    () = self.breaker.doubted() => {}
+                    () = self.fetcher.outage() => {}
+                }
+            } else {
+                // Doubts of what is known to rest are none.
+                sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+
+    /// Whether the store is there, made for this model, takes writes, and does not refuse nearly all documents.
+    async fn examine(&self) -> Result<(), store::Error> {
+        self.store.check_writable(&self.model).await?;
+        let Some(tripped) = self.breaker.tripped() else { return Ok(()) };
+        let written = self.store.write(&tripped.samples).await?;
+        let taken = |written: &Written| matches!(written, Written::Indexed | Written::Deleted | Written::Stale);
+        if written.iter().any(taken) {
+            self.breaker.reset();
+            return Ok(());
+        }
+        let (store, cause) = (self.store.to_string(), Blocked::Refusals);
+        let reason = format!("nearly all documents are refused, the last ones with: {}", tripped.reason);
+        Err(store::Error::Blocked { store, cause, reason })
+    }
+}
+
+/// The model that the store was made for, once it answers. Until then the condition says why not.
+pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, metrics: &Metrics) -> Manifest {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    loop {
+        let found = match store.origin().await {
+            Ok(Some(origin)) => Manifest::find(&origin.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
+            Ok(None) => {
+                let error = store::Error::Missing { store: store.to_string() };
+                Err((pause(&error), error.to_string()))
+            }
+            Err(error) => Err((pause(&error), error.to_string())),
+        };
+        match found {
+            Ok(model) => return model,
+            Err((cause, reason)) => {
+                show_pause(metrics, Some(cause));
+                tell("store", condition, Err(reason));
+            }
+        }
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Why consuming rests while the store says this.
+fn pause(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::Missing { .. } | store::Error::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
+        store::Error::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
+        store::Error::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
+        store::Error::Blocked { cause: Blocked::Refusals, .. } => "refusals",
+        store::Error::Mismatch { .. } => MISMATCH,
+        store::Error::Unavailable { .. }
+        | store::Error::Busy { .. }
+        | store::Error::TooLarge { .. }
+        | store::Error::Refused { .. }
+        | store::Error::Address { .. }
+        | store::Error::UnknownId { .. }
+        | store::Error::Io { .. } => "unavailable",
+    }
+}
+
+fn show_pause(metrics: &Metrics, present: Option<&str>) {
+    for cause in PAUSES {
+        metrics.paused(cause, present == Some(cause));
+    }
+}
+
+/// Updates a condition, and logs it where it changed.
+fn tell(what: &str, condition: &watch::Sender<Condition>, state: Condition) {
+    condition.send_if_modified(|old| {
+        if *old == state {
+            return false;
+        }
+        match &state {
+            Ok(()) => tracing::info!("the {what} can be used"),
+            Err(reason) => tracing::warn!(%reason, "the {what} cannot be used; waiting for it"),
+        }
+        *old = state;
+        true
+    });
+}
