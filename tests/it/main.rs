@@ -9,32 +9,21 @@
     unreachable_pub
 )]
 
-/// Both stores against float64 results of numpy.
-mod agreement;
-/// Queues, receipts and publishing against a real RabbitMQ.
-mod broker;
 /// The commands as a user runs them, on the embedded store.
 mod cli;
-/// Inputs that fuzzing found interesting, replayed.
-mod corpus;
 /// The files under deploy/ against the real program.
 mod deploy;
-/// The Elasticsearch store against a real server.
-mod elastic;
-/// The embedded store: versions, damage, kills, a second process, and what a search finds.
-mod embedded;
-/// Features equal those of Keras.
+/// The network and its weights.
 mod features;
 /// Fetching from bad hosts, bad name servers and odd files.
 mod fetch;
-/// From the queue to the index: the real worker between a real RabbitMQ and a real Elasticsearch.
-mod flow;
-/// The numbered promises under faults.
+/// The numbered guarantees, from the queue to the index.
 mod guarantees;
-/// Batches of writes against a scripted Elasticsearch.
-mod index;
-/// Weights from damaged files and broken downloads.
-mod model;
-/// Sampled pixels equal those of Pillow.
-mod parity;
+/// Decoded and sampled pixels.
+mod images;
+/// Queues, receipts and publishing against a real RabbitMQ.
+mod queue;
+/// Both stores: Elasticsearch and the embedded one.
+mod store;
+/// What the tests share.
 mod support;

@@ -1,5 +1,5 @@
 //! What must hold for any input: one check per fuzz target. The fuzzer calls them with what it makes up,
-//! `tests/it/corpus.rs` with the inputs that were kept. A check that does not hold panics.
+//! `tests/it/guarantees/fuzz_corpus.rs` with the inputs that were kept. A check that does not hold panics.
 
 pub mod bulk_answer;
 pub mod decode;

@@ -9,7 +9,7 @@ use imgdex::broker::headers;
 use lapin::message::Delivery;
 use serde_json::json;
 
-use crate::support::bulk_stub::{Answer, BulkStub};
+use crate::support::elasticsearch_stub::{Answer, BulkStub};
 use crate::support::flow::Flow;
 use crate::support::process::Worker;
 use crate::support::rabbit::{body, text_header};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::elastic::server::request;
 use crate::support::dns::{NameServer, Reply};
+use crate::support::elasticsearch::request;
 use crate::support::flow::{Flow, sorted};
 use crate::support::proxy::Fate;
 use crate::support::report::{report, scaled};

@@ -10,7 +10,7 @@ use super::process::{Finished, Worker, run};
 use super::proxy::Proxy;
 use super::rabbit::{self, Rabbit};
 use super::scrape::Scrape;
-use crate::elastic::server::{self, Alias};
+use crate::support::elasticsearch::{self, Alias};
 
 /// What a worker works with, used by one test alone.
 pub struct Flow {
@@ -31,7 +31,7 @@ impl Flow {
 
     /// Queues only.
     pub async fn without_index() -> Self {
-        Self::at(&rabbit::url(), server::url()).await
+        Self::at(&rabbit::url(), elasticsearch::url()).await
     }
 
     /// Queues only, with servers that are perhaps not those of all tests.
@@ -44,7 +44,7 @@ impl Flow {
 
     /// With an index, and a proxy in front of Elasticsearch.
     pub async fn behind_a_proxy() -> (Self, Proxy) {
-        let (mut flow, proxy) = (Self::start().await, Proxy::start(server::url()));
+        let (mut flow, proxy) = (Self::start().await, Proxy::start(elasticsearch::url()));
         flow.store = proxy.store(&flow.alias.name);
         (flow, proxy)
     }

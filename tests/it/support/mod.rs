@@ -1,10 +1,9 @@
 //! What the tests share: one file per subject.
 
-/// A scripted Elasticsearch.
-pub mod bulk_stub;
-/// What was published against what became of it.
-pub mod checker;
+pub mod accounting;
 pub mod dns;
+pub mod elasticsearch;
+pub mod elasticsearch_stub;
 pub mod flow;
 pub mod http;
 pub mod images;
@@ -13,10 +12,11 @@ pub mod poll;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
-pub mod relay;
+pub mod raw_elasticsearch;
 pub mod report;
 pub mod scrape;
 pub mod service;
+pub mod tcp_faults;
 pub mod usage;
 
 /// The folder that models/fetch.sh filled.

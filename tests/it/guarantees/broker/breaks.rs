@@ -4,18 +4,18 @@
 use std::time::{Duration, Instant};
 
 use super::{ended, in_flight, indexed};
-use crate::elastic::server;
+use crate::support::elasticsearch;
 use crate::support::flow::{Flow, sorted};
 use crate::support::poll;
-use crate::support::relay::Relay;
 use crate::support::report::{report, scaled};
 use crate::support::service::Service;
+use crate::support::tcp_faults::Relay;
 
 #[tokio::test]
 async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
     // In ms; the broker looks for overdue acknowledgements at each tick of a channel, once a minute otherwise.
     let service = Service::rabbitmq_with("{consumer_timeout, 3000}, {channel_tick_interval, 1000}").await;
-    let flow = Flow::at(&service.url(), server::url()).await;
+    let flow = Flow::at(&service.url(), elasticsearch::url()).await;
     flow.create_index("stub").await;
     let rounds = scaled(1, 10);
     let (held, good) = (flow.images.urls("held", 1), flow.images.urls("good", rounds));

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use super::{FEW_AT_A_TIME, PREFETCH, in_flight};
-use crate::elastic::server;
+use crate::support::elasticsearch;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::Worker;
@@ -88,9 +88,9 @@ async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Wor
 #[tokio::test]
 async fn restarts_of_the_broker_are_survived_by_the_same_process() {
     let service = Service::rabbitmq().await;
-    let mut flow = Flow::at(&service.url(), server::url()).await;
+    let mut flow = Flow::at(&service.url(), elasticsearch::url()).await;
     flow.create_index("stub").await;
-    let store = Proxy::start(server::url());
+    let store = Proxy::start(elasticsearch::url());
     flow.store = store.store(&flow.alias.name);
     let mut worker = flow.worker_with(&FEW_AT_A_TIME).await;
     worker.until_ready().await;

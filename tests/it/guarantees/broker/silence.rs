@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{ended, indexed, pauses};
 use crate::support::flow::Flow;
-use crate::support::relay::{Passing, Relay, Way};
 use crate::support::report::{report, scaled};
+use crate::support::tcp_faults::{Passing, Relay, Way};
 use crate::support::usage::Usage;
 
 const HEARTBEAT: Duration = Duration::from_secs(2);

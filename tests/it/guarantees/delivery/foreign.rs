@@ -1,7 +1,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::elastic::server::request;
+use crate::support::elasticsearch::request;
 use crate::support::flow::Flow;
 use crate::support::process::run;
 use crate::support::report::report;

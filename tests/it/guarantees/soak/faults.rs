@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{End, Event, StoreFault};
-use crate::support::checker::Books;
+use crate::support::accounting::Books;
 use crate::support::flow::Flow;
 use crate::support::process::Worker;
 use crate::support::proxy::{Fate, Proxy};

@@ -10,7 +10,7 @@ use imgdex::broker::publish::Publisher;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::support::checker::Books;
+use crate::support::accounting::Books;
 use crate::support::flow::Flow;
 use crate::support::images::Images;
 

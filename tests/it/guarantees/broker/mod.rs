@@ -2,10 +2,10 @@
 
 /// Sessions that are broken off: a channel closed over an overdue acknowledgement, a connection that is reset.
 mod breaks;
+/// Retry and dead-letter queues that are missing, or refuse messages.
+mod dead_letters;
 /// Retries that wait, and messages that overtake them.
 mod delays;
-/// Retry and dead-letter queues that are missing, or refuse messages.
-mod letters;
 /// Restarts of the broker.
 mod restarts;
 /// Rolling restarts of the workers.

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{FEW_AT_A_TIME, PREFETCH, ended, give_back, in_flight, indexed, pauses};
+use crate::guarantees::broker::{FEW_AT_A_TIME, PREFETCH, ended, give_back, in_flight, indexed, pauses};
 use crate::support::flow::{Flow, sorted};
 use crate::support::management::Made;
 use crate::support::poll;

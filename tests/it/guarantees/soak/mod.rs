@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::checker::Books;
+use crate::support::accounting::Books;
 use crate::support::flow::Flow;
 use crate::support::proxy::Proxy;
 use crate::support::report::report;

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::support::report::report;
+use crate::support::report::report;
 
-#[path = "../fuzz/checks/mod.rs"]
+#[path = "../../fuzz/checks/mod.rs"]
 mod checks;
 
 /// Puts every kept input of a fuzz target through its check; a panic tells which one broke it.

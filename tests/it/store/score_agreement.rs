@@ -11,7 +11,7 @@ use imgdex::model::manifest::Manifest;
 use imgdex::store::{Document, Query, Settings, Store, Target, Write, Written};
 use serde::Deserialize;
 
-use crate::elastic::server::Alias;
+use crate::support::elasticsearch::Alias;
 
 const COUNT: u64 = 5000;
 const DIMS: usize = 512;
@@ -39,7 +39,7 @@ struct Expected {
 }
 
 fn fixture() -> Fixture {
-    serde_json::from_str(include_str!("../fixtures/agreement.json")).unwrap()
+    serde_json::from_str(include_str!("../../fixtures/agreement.json")).unwrap()
 }
 
 /// Outputs of splitmix64 (Steele, Lea, Flood 2014) started at `seed`, as 24-bit integers.

@@ -42,7 +42,7 @@ struct Writer(Child);
 impl Writer {
     fn start(store: &Path, first: u64) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["embedded::processes::child", "--exact"]).env(STORE, store).env(FIRST, first.to_string());
+        command.args(["store::embedded::processes::child", "--exact"]).env(STORE, store).env(FIRST, first.to_string());
         Self(command.stdout(Stdio::null()).spawn().unwrap())
     }
 

@@ -9,6 +9,8 @@ mod broker;
 mod bulk;
 /// From one delivery to one document, over kills and in any order.
 mod delivery;
+/// Inputs that fuzzing found interesting, replayed.
+mod fuzz_corpus;
 /// Slow and hostile hosts, hostile images, and the memory that they may cost.
 mod hosts;
 /// What is down is waited for: nothing is dead-lettered for it, and work goes on by itself.

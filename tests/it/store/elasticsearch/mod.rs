@@ -1,8 +1,7 @@
 //! The Elasticsearch store against a real server, and against answers that a real one gives rarely.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub(crate) mod server;
-mod stub;
+mod indexer;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use imgdex::store::{Blocked, Document, Error, Query, Store, Target, Write, Writt
 use reqwest::Method;
 use serde_json::json;
 
-use self::server::{Alias, model, request, settings};
-use self::stub::Answer;
+use crate::support::elasticsearch::{Alias, model, request, settings};
+use crate::support::raw_elasticsearch::{self, Answer};
 
 fn embedding(seed: u64) -> Embedding {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -295,7 +294,7 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
         (answer("429 Too Many", reported, 0), "Busy: 429"),
         (answer("503 Unavailable", "", 0), "Unavailable: 503"),
     ] {
-        let store = Store::open(&settings(stub::start(answer).await)).unwrap();
+        let store = Store::open(&settings(raw_elasticsearch::start(answer).await)).unwrap();
         let error = store.write(&[put("a", 1), delete("b", 1)]).await.unwrap_err();
         let (class, part) = expected.split_once(": ").unwrap();
         assert!(format!("{error:?}").starts_with(class), "{} {}: {error:?}", answer.status, answer.body);

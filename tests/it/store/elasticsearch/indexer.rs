@@ -10,7 +10,7 @@ use imgdex::metrics::Metrics;
 use imgdex::outcome::Outcome;
 use imgdex::store::{Document, Settings as StoreSettings, Store};
 
-use crate::support::bulk_stub::{Answer, BulkStub};
+use crate::support::elasticsearch_stub::{Answer, BulkStub};
 
 fn document(id: &str) -> Document {
     Document {

@@ -1,0 +1,3 @@
+//! Decoded and sampled pixels.
+
+mod pillow_parity;
