@@ -63,6 +63,7 @@ pub mod fetch;
 pub mod footprint;
 pub mod health;
 pub mod indexer;
+pub mod ingest;
 pub mod machine;
 pub mod message;
 pub mod metrics;

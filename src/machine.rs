@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 /// A size that the system tells in a line `NAME: n kB` of a file under `/proc`, in bytes.
-pub fn told_size(file: &str, name: &str) -> Option<u64> {
+pub fn proc_field_bytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)

@@ -85,7 +85,7 @@ pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error
 ///
 /// # Errors
 /// As [`model_of`].
-pub async fn model_of_new_or_existing(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
+pub async fn model_for_write(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     match (store, store.origin().await?) {
         (_, Some(origin)) => remembered(&origin, store, args),
         (Store::Embedded(_), None) => chosen_model(args),
@@ -98,7 +98,7 @@ pub async fn model_of_new_or_existing(store: &Store, args: &ModelArgs) -> Result
 ///
 /// # Errors
 /// When the file cannot be made.
-pub async fn create_where_embedded(store: &Store, model: &Manifest) -> Result<(), Error> {
+pub async fn ensure_embedded(store: &Store, model: &Manifest) -> Result<(), Error> {
     if matches!(store, Store::Embedded(_)) {
         store.create(model).await?;
     }
@@ -156,8 +156,12 @@ pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>
 }
 
 /// The way from images to embeddings, for commands that a user runs on own files.
-pub async fn embedder(manifest: &Manifest, model: &ModelArgs, fetch: &FetchArgs) -> Result<Embedder, Error> {
-    let metrics = metrics(&manifest.name, model)?;
+pub async fn embedder(
+    manifest: &Manifest,
+    model: &ModelArgs,
+    fetch: &FetchArgs,
+    metrics: Arc<Metrics>,
+) -> Result<Embedder, Error> {
     let fetcher = Arc::new(fetcher(fetch, true, Arc::clone(&metrics))?);
     let decoder = decoder(fetch, manifest);
     let extractor = extractor(manifest, model, Arc::clone(&metrics)).await?;

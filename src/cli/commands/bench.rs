@@ -187,7 +187,7 @@ fn operations() -> Vec<f64> {
 
 /// What the process has in memory, and what of it is in files, in MB; zeros where the system does not tell.
 fn memory() -> (f64, f64) {
-    let megabytes = |name| machine::told_size("/proc/self/status", name).unwrap_or(0) as f64 / 1e6;
+    let megabytes = |name| machine::proc_field_bytes("/proc/self/status", name).unwrap_or(0) as f64 / 1e6;
     (megabytes("VmRSS"), megabytes("RssFile"))
 }
 

@@ -111,7 +111,7 @@ fn memory(layers: &Layers) -> Finding {
         Ok(worker) => worker.memory().total(),
         Err(error) => return finding(State::Problem, error.to_string()),
     };
-    let (available, allowed) = (machine::told_size("/proc/meminfo", "MemAvailable"), memory_limit());
+    let (available, allowed) = (machine::proc_field_bytes("/proc/meminfo", "MemAvailable"), memory_limit());
     let (state, detail) = compare(available, allowed, bound);
     finding(state, detail)
 }

@@ -53,7 +53,8 @@ struct Line<'a> {
 /// named on stderr and do not stop the others.
 pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
     let manifest = setup::chosen_model(&args.model)?;
-    let embedder = setup::embedder(&manifest, &args.model, &args.fetch).await?;
+    let metrics = setup::metrics(&manifest.name, &args.model)?;
+    let embedder = setup::embedder(&manifest, &args.model, &args.fetch, metrics).await?;
     let found = stream::unfold(setup::sources(args.sources)?, async |mut sources| {
         let item = sources.next().await?;
         Some((item, sources))

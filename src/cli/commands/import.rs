@@ -55,9 +55,9 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     // The documents' model, and no other: a store that is made here is made for it.
     let model = ModelArgs { model: Some(origin.model.clone()), ..ModelArgs::default() };
     let store = setup::store(&args.store)?;
-    let manifest = setup::model_of_new_or_existing(&store, &model).await?;
+    let manifest = setup::model_for_write(&store, &model).await?;
     origin.check(&manifest, &name)?;
-    setup::create_where_embedded(&store, &manifest).await?;
+    setup::ensure_embedded(&store, &manifest).await?;
 
     let mut import =
         Import { store, manifest, progress: Progress::start(None, "documents"), counts: Counts::default() };

@@ -122,7 +122,8 @@ async fn embed(args: &SearchArgs, model: &Manifest, image: &OsString) -> Result<
         Some(Err(failed)) => return Err(Error::new(Exit::ItemsFailed, failed.to_string())),
         None => return Err(unusable(Exit::ItemsFailed, &"there is no image")),
     };
-    let embedder = setup::embedder(model, &args.model, &args.fetch).await?;
+    let metrics = setup::metrics(&model.name, &args.model)?;
+    let embedder = setup::embedder(model, &args.model, &args.fetch, metrics).await?;
     setup::embed(&embedder, &source, Priority::Search).await.map_err(|reason| unusable(Exit::ItemsFailed, &reason))
 }
 
