@@ -9,14 +9,14 @@ use imgdex::broker::headers;
 use lapin::message::Delivery;
 use serde_json::json;
 
-use crate::support::elasticsearch_stub::{Answer, BulkStub};
+use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 use crate::support::flow::Flow;
 use crate::support::process::Worker;
 use crate::support::rabbit::{body, text_header};
 use crate::support::report::{report, scaled};
 
 /// A flow whose store is the scripted one.
-async fn flow_into(stub: &BulkStub) -> Flow {
+async fn flow_into(stub: &ElasticsearchStub) -> Flow {
     let mut flow = Flow::without_index().await;
     flow.store = stub.store();
     flow
@@ -50,7 +50,7 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
     let each = scaled(10, 100);
     // By the item's kind and how often it came before: 201 | 429 201 | 400 | 409 | 503 503 201.
     let seen = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
-    let stub = BulkStub::start(move |_, ids| {
+    let stub = ElasticsearchStub::start(move |_, ids| {
         let mut seen = seen.lock().unwrap();
         let statuses = ids.iter().map(|id| {
             let times = seen.entry(id.clone()).or_default();
@@ -100,7 +100,7 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
 async fn a_store_that_fails_for_good_is_tried_for_a_bounded_time() {
     let broken = Arc::new(AtomicBool::new(true));
     let answer = Arc::clone(&broken);
-    let stub = BulkStub::start(move |_, ids| {
+    let stub = ElasticsearchStub::start(move |_, ids| {
         if answer.load(Ordering::SeqCst) { Answer::Request(503) } else { Answer::Items(vec![201; ids.len()]) }
     })
     .await;
@@ -128,7 +128,7 @@ async fn a_storm_of_429_shrinks_the_requests_at_once_and_they_grow_again() {
     let stormy = Arc::new(AtomicBool::new(true));
     let answer = Arc::clone(&stormy);
     // Whole requests and single items by turns.
-    let stub = BulkStub::start(move |round, ids| match (answer.load(Ordering::SeqCst), round % 2) {
+    let stub = ElasticsearchStub::start(move |round, ids| match (answer.load(Ordering::SeqCst), round % 2) {
         (true, 0) => Answer::Request(429),
         (true, _) => Answer::Items(vec![429; ids.len()]),
         (false, _) => Answer::Items(vec![201; ids.len()]),
@@ -160,7 +160,7 @@ async fn a_storm_of_429_shrinks_the_requests_at_once_and_they_grow_again() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_split_and_one_document_alone_is_dead_lettered() {
     const FITS: usize = 3;
-    let stub = BulkStub::start(|_, ids| {
+    let stub = ElasticsearchStub::start(|_, ids| {
         if ids.len() > FITS || ids.iter().any(|id| id.starts_with("huge")) {
             Answer::Request(413)
         } else {
@@ -184,7 +184,7 @@ async fn a_request_that_is_too_large_is_split_and_one_document_alone_is_dead_let
 /// Alone it is no evidence against the index, and it does not wait for ever.
 #[tokio::test]
 async fn one_refused_document_on_a_quiet_queue_is_its_own_fault() {
-    let stub = BulkStub::start(|_, ids| Answer::Items(vec![400; ids.len()])).await;
+    let stub = ElasticsearchStub::start(|_, ids| Answer::Items(vec![400; ids.len()])).await;
     let flow = flow_into(&stub).await;
     publish(&flow, &ids("refused", 1)).await;
     let worker = flow.worker().await;
@@ -196,7 +196,7 @@ async fn one_refused_document_on_a_quiet_queue_is_its_own_fault() {
 /// A fault of the store on one document, while it takes the others.
 #[tokio::test]
 async fn a_document_that_the_store_fails_on_is_dead_lettered_after_its_budget() {
-    let stub = BulkStub::start(|_, ids| {
+    let stub = ElasticsearchStub::start(|_, ids| {
         Answer::Items(ids.iter().map(|id| if id.starts_with("cursed") { 503 } else { 201 }).collect())
     })
     .await;

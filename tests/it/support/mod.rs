@@ -12,7 +12,6 @@ pub mod poll;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
-pub mod raw_elasticsearch;
 pub mod report;
 pub mod scrape;
 pub mod service;

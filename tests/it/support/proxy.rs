@@ -1,6 +1,7 @@
 //! A proxy in front of the real Elasticsearch, for what happens between it and its clients: requests and answers that are
 //! held, errors as a test says, a server that is gone.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -187,29 +188,14 @@ impl State {
                 (status, json!({ "error": error, "status": status }).to_string().into())
             }
         };
-        stream.write_all(&on_the_wire(answer)).await?;
+        let (status, body) = answer;
+        let answer = on_the_wire(format_args!("{status} ."), &body, 0);
+        stream.write_all(&answer).await?;
         stream.flush().await
     }
 
     async fn read(&self, stream: &mut BufStream<TcpStream>) -> std::io::Result<Request> {
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        let mut words = line.split_whitespace().map(ToOwned::to_owned);
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            match line.trim().to_ascii_lowercase().split_once(": ") {
-                Some(("content-length", value)) => length = value.parse().unwrap(),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await?;
+        let (method, target, body) = read_request(stream).await?;
         let mut request = Request { bulks_before: 0, method, target, body };
         let count = usize::from(request.is_bulk());
         request.bulks_before = self.bulks.fetch_add(count, Ordering::SeqCst);
@@ -254,11 +240,35 @@ impl Drop for Held<'_> {
     }
 }
 
-fn on_the_wire((status, body): (u16, bytes::Bytes)) -> Vec<u8> {
+/// Reads a request: its method, its target (path and query) and its body.
+pub(super) async fn read_request(stream: &mut BufStream<TcpStream>) -> std::io::Result<(String, String, Vec<u8>)> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    let mut words = line.split_whitespace().map(ToOwned::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        match line.trim().to_ascii_lowercase().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok((method, target, body))
+}
+
+/// An answer of Elasticsearch, after which the connection ends. The header promises `missing` bytes beyond those of the body.
+pub(super) fn on_the_wire(status: impl Display, body: &[u8], missing: usize) -> Vec<u8> {
     let head = format!(
-        "HTTP/1.1 {status} .\r\nx-elastic-product: Elasticsearch\r\ncontent-type: application/json\r\n\
+        "HTTP/1.1 {status}\r\nx-elastic-product: Elasticsearch\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
+        body.len() + missing
     );
-    [head.as_bytes(), &body].concat()
+    [head.as_bytes(), body].concat()
 }

@@ -10,7 +10,7 @@ use imgdex::metrics::Metrics;
 use imgdex::outcome::Outcome;
 use imgdex::store::{Document, Settings as StoreSettings, Store};
 
-use crate::support::elasticsearch_stub::{Answer, BulkStub};
+use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 
 fn document(id: &str) -> Document {
     Document {
@@ -29,7 +29,7 @@ fn document(id: &str) -> Document {
     }
 }
 
-fn indexer(stub: &BulkStub, settings: Settings) -> Indexer {
+fn indexer(stub: &ElasticsearchStub, settings: Settings) -> Indexer {
     let settings_of_store =
         StoreSettings { address: stub.store().into(), api_key: None, ca: None, allow_plain_http: false };
     let store = Store::open(&settings_of_store).unwrap();
@@ -59,7 +59,7 @@ fn batch_of(items: usize) -> Settings {
 
 #[tokio::test]
 async fn only_the_items_that_met_a_busy_store_are_sent_again() {
-    let stub = BulkStub::start(|round, ids| {
+    let stub = ElasticsearchStub::start(|round, ids| {
         Answer::Items(
             ids.iter()
                 .map(|id| match (id.as_str(), round) {
@@ -90,7 +90,7 @@ async fn only_the_items_that_met_a_busy_store_are_sent_again() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_split_until_it_fits() {
-    let stub = BulkStub::start(|_, ids| {
+    let stub = ElasticsearchStub::start(|_, ids| {
         if ids.len() > 2 || ids.contains(&"huge".to_owned()) {
             Answer::Request(413)
         } else {
@@ -107,7 +107,7 @@ async fn a_request_that_is_too_large_is_split_until_it_fits() {
 
 #[tokio::test]
 async fn a_refused_request_is_bisected_to_its_culprit() {
-    let stub = BulkStub::start(|_, ids| {
+    let stub = ElasticsearchStub::start(|_, ids| {
         if ids.contains(&"culprit".to_owned()) { Answer::Request(400) } else { Answer::Items(vec![201; ids.len()]) }
     })
     .await;
@@ -124,7 +124,7 @@ async fn a_refused_request_is_bisected_to_its_culprit() {
 
 #[tokio::test]
 async fn an_answer_that_says_nothing_about_the_items_means_sending_all_of_them_again() {
-    let stub = BulkStub::start(|round, ids| match round {
+    let stub = ElasticsearchStub::start(|round, ids| match round {
         0 => Answer::Truncated,
         1 => Answer::Request(503),
         // One item too few: which of them is missing cannot be known.
@@ -141,7 +141,7 @@ async fn an_answer_that_says_nothing_about_the_items_means_sending_all_of_them_a
 
 #[tokio::test]
 async fn a_write_is_held_no_longer_than_its_time() {
-    let stub = BulkStub::start(|_, _| Answer::Request(503)).await;
+    let stub = ElasticsearchStub::start(|_, _| Answer::Request(503)).await;
     let settings = Settings { hold: Duration::from_millis(300), ..batch_of(1) };
     let outcomes = put_all(indexer(&stub, settings), &["a"]).await;
     assert!(matches!(outcomes["a"], Err(Error::Unavailable { .. })), "{:?}", outcomes["a"]);

@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::elasticsearch::{Alias, model, request, settings};
-use crate::support::raw_elasticsearch::{self, Answer};
+use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 
 fn embedding(seed: u64) -> Embedding {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -278,27 +278,27 @@ async fn a_block_or_a_missing_alias_is_nobody_s_fault() {
 #[tokio::test]
 async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request() {
     const ONE: &str = r#"{"items":[{"index":{"status":201}}]}"#;
-    let answer = |status, body, missing| Answer { status, body, missing };
     let reported = r#"{"error":{"type":"x","reason":"y"},"status":400}"#;
-    for (answer, expected) in [
-        (answer("200 OK", ONE, 10), "Unavailable: broke off"),
-        (answer("200 OK", r#"{"items":[{"index":{"sta"#, 0), "Unavailable: not one of Elasticsearch"),
-        (answer("200 OK", "<html>busy</html>", 0), "Unavailable: not one of Elasticsearch"),
-        (answer("200 OK", ONE, 0), "Unavailable: 2 items has 1"),
-        (answer("413 Too Large", "<html></html>", 0), "TooLarge: "),
-        (answer("400 Bad Request", reported, 0), "Refused: x: y"),
-        (answer("400 Bad Request", "<html></html>", 0), "Unavailable: "),
-        (answer("401 Unauthorized", "", 0), "Blocked: "),
-        (answer("403 Forbidden", reported, 0), "Blocked: "),
-        (answer("404 Not Found", reported, 0), "Unavailable: "),
-        (answer("429 Too Many", reported, 0), "Busy: 429"),
-        (answer("503 Unavailable", "", 0), "Unavailable: 503"),
+    for ((status, body, missing), expected) in [
+        (("200 OK", ONE, 10), "Unavailable: broke off"),
+        (("200 OK", r#"{"items":[{"index":{"sta"#, 0), "Unavailable: not one of Elasticsearch"),
+        (("200 OK", "<html>busy</html>", 0), "Unavailable: not one of Elasticsearch"),
+        (("200 OK", ONE, 0), "Unavailable: 2 items has 1"),
+        (("413 Too Large", "<html></html>", 0), "TooLarge: "),
+        (("400 Bad Request", reported, 0), "Refused: x: y"),
+        (("400 Bad Request", "<html></html>", 0), "Unavailable: "),
+        (("401 Unauthorized", "", 0), "Blocked: "),
+        (("403 Forbidden", reported, 0), "Blocked: "),
+        (("404 Not Found", reported, 0), "Unavailable: "),
+        (("429 Too Many", reported, 0), "Busy: 429"),
+        (("503 Unavailable", "", 0), "Unavailable: 503"),
     ] {
-        let store = Store::open(&settings(raw_elasticsearch::start(answer).await)).unwrap();
+        let stub = ElasticsearchStub::start(move |_, _| Answer::Raw { status, body, missing }).await;
+        let store = Store::open(&settings(stub.store())).unwrap();
         let error = store.write(&[put("a", 1), delete("b", 1)]).await.unwrap_err();
         let (class, part) = expected.split_once(": ").unwrap();
-        assert!(format!("{error:?}").starts_with(class), "{} {}: {error:?}", answer.status, answer.body);
-        assert!(error.to_string().contains(part), "{} {}: {error}", answer.status, answer.body);
+        assert!(format!("{error:?}").starts_with(class), "{status} {body}: {error:?}");
+        assert!(error.to_string().contains(part), "{status} {body}: {error}");
     }
 }
 
