@@ -1,4 +1,4 @@
-//! The files under deploy/ name only settings that the program has, and give it the time that it takes to stop.
+//! The files under deploy/ fit the program: its settings, its time to stop, its memory, its ports.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 
 /// Settings that may also be read from the file that `..._FILE` names.
 const SECRETS: [&str; 3] = ["IMGDEX_AMQP", "IMGDEX_ES_API_KEY", "IMGDEX_STORE"];
-/// What deploy/ starts.
+/// The commands that deploy/ starts.
 const COMMANDS: [&[&str]; 3] = [&["worker"], &["mappings", "apply"], &["model", "fetch"]];
 
 fn deploy() -> PathBuf {

@@ -1,4 +1,4 @@
-//! Integration tests: the real binary as a child process, real services where they matter.
+//! Integration tests: the program as a child process, with a real RabbitMQ and a real Elasticsearch where they matter.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,21 +9,21 @@
     unreachable_pub
 )]
 
-/// The commands as a user runs them, on the embedded store.
+/// The commands on the embedded store: output, exit codes, settings.
 mod cli;
-/// The files under deploy/ against the real program.
+/// The files under deploy/ fit the program.
 mod deploy;
-/// The network and its weights.
+/// Features of the network, and import and packing of its weights.
 mod features;
-/// Fetching from bad hosts, bad name servers and odd files.
+/// Fetching from slow, lying and malicious hosts, name servers and files.
 mod fetch;
-/// The numbered guarantees, from the queue to the index.
+/// The numbered guarantees of the README: a worker between queue and index, under faults.
 mod guarantees;
-/// Decoded and sampled pixels.
+/// Decoded and sampled pixels equal those of Pillow.
 mod images;
-/// Queues, receipts and publishing against a real RabbitMQ.
+/// Queues, receipts and publishing.
 mod queue;
-/// Both stores: Elasticsearch and the embedded one.
+/// Elasticsearch and the embedded store.
 mod store;
-/// What the tests share.
+/// Servers, stubs, faults and child processes for the tests.
 mod support;

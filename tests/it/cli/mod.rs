@@ -1,5 +1,4 @@
-//! The commands as a user runs them: the real binary, its output, its exit codes; on the embedded store.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The commands on the embedded store: output, exit codes, settings.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 const IMAGES: [&str; 4] = ["baseline-420.jpg", "interlaced.png", "lossy.webp", "plain.gif"];
 
-/// A home of its own for each test, so that no setting, store or weights of this machine count.
+/// A home folder for each test, so that no setting, store or weights of the machine are used.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -92,7 +91,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images").join(name)
 }
 
-/// Summaries without what differs from run to run.
+/// A summary without the fields that differ from run to run.
 fn counts(ran: &Ran) -> Value {
     let mut summary = ran.lines().remove(0);
     let fields = summary.as_object_mut().unwrap();
@@ -167,7 +166,7 @@ fn references_on_standard_input_carry_ids_collections_and_metadata() {
     let tagged = json!({"id": "d", "url": url("grey.png"), "metadata": {"tags": "x,y"}}).to_string();
     home.run_with_input(&["index", "-"], &tagged).exits(0);
     assert_eq!(ids(&["--filter", "tags=x,y"]), ["d"]);
-    // Two lines about one image end as they were given, whatever is ready first.
+    // Of two lines about one image the later one holds, even if it is ready first.
     let lines = format!("{tagged}\n{}", json!({"id": "d", "op": "delete"}));
     for _ in 0..5 {
         home.run_with_input(&["index", "-"], &lines).exits(0);
@@ -181,11 +180,11 @@ fn references_on_standard_input_carry_ids_collections_and_metadata() {
 }
 
 #[test]
-fn an_interrupted_index_leaves_a_usable_store_and_goes_on() {
+fn an_interrupted_index_leaves_a_usable_store_and_resumes() {
     let home = Home::new();
     let photos = home.photos();
     let mut child = home.command(&["index", "--model", "stub", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    // The input stays open: without the signal this command would wait for ever.
+    // The input stays open: without the signal this command would not end.
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{photos}/{}\n{photos}/{}", IMAGES[0], IMAGES[1]).unwrap();
     let found = || home.run(&["search", &format!("{photos}/{}", IMAGES[0])]).lines().len();
@@ -208,7 +207,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn an_export_moves_everything_to_another_store() {
+fn an_export_is_imported_into_another_store() {
     let home = Home::new();
     let photos = home.photos();
     home.run(&["index", "--model", "stub", &photos]).exits(0);
@@ -219,7 +218,7 @@ fn an_export_moves_everything_to_another_store() {
     home.run(&[&["import"], &copy[..], &[&file]].concat()).exits(0).says("4 imported");
     let query = format!("{photos}/{}", IMAGES[2]);
     assert_eq!(home.hits(&[&copy[..], &[&query]].concat()), home.hits(&[&query]));
-    // What was indexed meanwhile is not imported over.
+    // A second import changes nothing.
     home.run(&[&["import"], &copy[..], &[&file]].concat()).exits(0);
 
     let other = ["--store", &format!("sqlite:{}", home.text("other.db"))];
@@ -272,7 +271,7 @@ fn settings_come_from_flag_environment_file_and_default() {
 }
 
 #[test]
-fn mistakes_have_their_exit_code_and_say_what_to_do() {
+fn each_mistake_has_its_exit_code_and_a_remedy() {
     let home = Home::new();
     let photo = home.photos() + "/interlaced.png";
     home.run(&["search"]).exits(2);
@@ -284,7 +283,7 @@ fn mistakes_have_their_exit_code_and_say_what_to_do() {
     home.run(&["search", "--store", "ftp://host/x", &photo]).exits(64).says("expected sqlite:PATH or http(s)://");
     home.run(&["search", "--store", "http://127.0.0.1:9/images", &photo]).exits(69).says("127.0.0.1:9");
     home.run(&["index", "--model", "vgg19", &photo]).exits(64).says("there is no model `vgg19`");
-    // Weights are missing here, and nothing may start without them, or leave a store behind.
+    // Without weights nothing starts, and no store is created.
     home.run(&["index", &photo]).exits(74).says("imgdex model fetch");
     assert!(!home.path(".local/share/imgdex/imgdex.db").exists());
 
@@ -292,7 +291,7 @@ fn mistakes_have_their_exit_code_and_say_what_to_do() {
     home.run(&["search", &home.text("none.png")]).exits(1).says("none.png");
     home.run(&["search", &home.text("photos")]).exits(2).says("one image");
     home.run(&["search", "--model", "vgg16", &photo]).exits(64).says("its model is stub, but vgg16 is needed");
-    home.run(&["search", "--id", "nobody"]).exits(1).says("there is no document \"nobody\"");
+    home.run(&["search", "--id", "unknown"]).exits(1).says("there is no document \"unknown\"");
     home.run(&["index", &home.text("none")]).exits(1).says("failed: ");
     home.run(&["search", "http://127.0.0.1:9/x.png"]).exits(1).says("127.0.0.1");
     // Local files are refused before a broker is needed.
@@ -300,7 +299,7 @@ fn mistakes_have_their_exit_code_and_say_what_to_do() {
 }
 
 #[test]
-fn nobody_reading_changes_no_exit_code_and_breaks_nothing() {
+fn closed_output_changes_no_exit_code() {
     let home = Home::new();
     let photos = home.photos();
     let closed = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! The network: its features on every kernel, and the weights that a user brings.
+//! Features of the network on every kernel, and import, packing and download of its weights.
 
 mod vgg16;
 mod weights;

@@ -1,4 +1,4 @@
-//! Features equal those of Keras: `imgdex embed` against an independent computation of the same network.
+//! Features of VGG16 equal an independent computation of the same network, and are the same on every kernel.
 //!
 //! `tests/fixtures/make_fixtures.py` makes the expected rows with Pillow and onnxruntime from the same weights.
 
@@ -109,7 +109,7 @@ fn features(model: &mut dyn Model, pixels: &[Pixels], batch: usize) -> Vec<Vec<f
     batches.map(|features| features.unwrap().as_slice().to_vec()).collect()
 }
 
-/// Every kernel that this machine has. Others are named.
+/// Every kernel that this machine has. The others are printed.
 fn kernels() -> impl Iterator<Item = KernelChoice> {
     [KernelChoice::Avx512, KernelChoice::Avx2, KernelChoice::Portable].into_iter().filter(|&kernel| {
         let found = Compute { kernel, ..Compute::default() }.check();
@@ -125,7 +125,7 @@ fn load_with(manifest: &Manifest, compute: &Compute) -> Vgg16 {
     imgdex::model::load::load_vgg16(manifest, &model_folder(), compute).unwrap()
 }
 
-/// However work is shared, each sum is added up in the same order.
+/// Each sum is added up in the same order for any number of threads.
 #[tokio::test]
 async fn any_number_of_threads_gives_the_same_features() {
     let manifest = Manifest::find("vgg16").unwrap();
@@ -144,7 +144,7 @@ async fn any_number_of_threads_gives_the_same_features() {
 }
 
 #[tokio::test]
-async fn maps_on_the_way_agree_with_the_stock_network() {
+async fn intermediate_maps_agree_with_the_stock_network() {
     let manifest = Manifest::find("vgg16").unwrap();
     let pixels = &pixels(&manifest).await[..3];
     let values = |Maps { features, block4_pool, block5_pool }: Maps| {
@@ -173,7 +173,7 @@ async fn every_kernel_agrees_with_the_stock_convolutions_in_batches_of_any_size(
         for plan in [PlanChoice::Fast, PlanChoice::Small] {
             let mut model = load(&manifest, kernel, plan);
             let (mut least, mut worst) = (1.0_f64, 0.0_f32);
-            // All sizes in turn go through all images, twice. Unoptimised portable code is slow.
+            // The sizes in turn cover all images twice. Portable code is slow without optimisation.
             let mut numbers = (0..pixels.len()).cycle();
             let largest = if (kernel, plan) == (KernelChoice::Portable, PlanChoice::Small) { 8 } else { 16 };
             for size in 1..=largest {

@@ -1,4 +1,4 @@
-//! Weights as a user brings them: with the real binary, from damaged files and broken downloads.
+//! Import, packing and download of weights, with damaged files and broken downloads.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::model_folder;
 
-/// The genuine file, which models/fetch.sh brought.
+/// The genuine file, from `models/fetch.sh`.
 fn genuine() -> PathBuf {
     model_folder().join("vgg16-notop.safetensors")
 }
@@ -82,7 +82,7 @@ fn nothing_starts_without_weights() {
 }
 
 #[test]
-fn weights_are_packed_once_and_packed_again_where_the_file_is_no_good() {
+fn weights_are_packed_once_and_again_where_the_file_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path();
     std::fs::copy(genuine(), model.join("vgg16-notop.safetensors")).unwrap();
@@ -114,7 +114,7 @@ fn weights_are_packed_once_and_packed_again_where_the_file_is_no_good() {
     assert_eq!(finding["state"], "ok", "{finding}");
     assert!(finding["detail"].as_str().unwrap().contains(packed.to_str().unwrap()), "{finding}");
 
-    // Found by looking at every byte only.
+    // Found only by reading every byte.
     let mut bytes = std::fs::read(&packed).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&packed, &bytes).unwrap();
@@ -134,7 +134,7 @@ fn weights_are_packed_once_and_packed_again_where_the_file_is_no_good() {
         assert_eq!(doctor()["state"], "ok");
     }
 
-    // Where it cannot be written, the weights stay in memory, and that is said.
+    // Where the file cannot be written, the weights stay in memory, with a warning.
     std::fs::remove_file(&packed).unwrap();
     std::fs::create_dir(&packed).unwrap();
     let (found, stderr) = embed(&[]);
@@ -157,8 +157,8 @@ fn a_kernel_that_does_not_exist_is_refused() {
     assert!(stderr.contains("[possible values: auto, avx512, avx2, portable, candle]"), "{stderr}");
 }
 
-/// A server that hands a file out in pieces: each connection gets what it asks for, at most `piece` bytes of it, and is
-/// cut off although more was promised. Returns its URL and what was asked for.
+/// A server that breaks off: each connection gets at most `piece` bytes of the range that it requests. Returns its URL and the
+/// starts of the requested ranges.
 fn serve(file: Vec<u8>, piece: usize, ranges: bool) -> (String, Arc<Mutex<Vec<usize>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/weights.h5", listener.local_addr().unwrap());
@@ -189,12 +189,12 @@ fn answer(mut connection: TcpStream, file: &[u8], piece: usize, ranges: bool, lo
     let status = if start > 0 { "206 Partial Content" } else { "200 OK" };
     let range = format!("content-range: bytes {start}-{}/{}\r\n", file.len() - 1, file.len());
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{range}connection: close\r\n\r\n", rest.len());
-    // Whoever asked may be gone already.
+    // The client may have left already.
     let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&rest[..piece.min(rest.len())]));
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_stopped_and_foreign_bytes_never_stay() {
+fn a_broken_download_resumes_and_other_files_are_removed() {
     for ranges in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let (url, asked) = serve(vec![7; 100_000], 60_000, ranges);
@@ -207,7 +207,7 @@ fn a_broken_download_goes_on_where_it_stopped_and_foreign_bytes_never_stay() {
         assert_eq!(code, Some(69));
         assert_eq!(*asked.lock().unwrap(), [0, 60_000]);
         if ranges {
-            // Complete now, and not what the manifest lists.
+            // The file is complete, but not the one of the manifest.
             assert!(stderr.contains("but 6d6bbae143d832006294945121d1f1fc was expected"), "{stderr}");
             assert!(names(folder.path()).is_empty());
         } else {
@@ -217,7 +217,7 @@ fn a_broken_download_goes_on_where_it_stopped_and_foreign_bytes_never_stay() {
 }
 
 #[test]
-fn a_fetch_that_cannot_connect_says_what_else_there_is() {
+fn a_fetch_that_cannot_connect_names_the_alternative() {
     let folder = tempfile::tempdir().unwrap();
     let (code, _, stderr) = run(folder.path(), &["model", "fetch", "--url", "http://127.0.0.1:9/weights.h5"]);
     assert_eq!(code, Some(69));

@@ -1,4 +1,4 @@
-//! Local files: only where allowed, only regular ones, within the same limit.
+//! Local files: only where allowed, only regular ones, with the limit of bodies.
 
 use std::path::Path;
 

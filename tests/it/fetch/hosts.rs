@@ -1,4 +1,4 @@
-//! Hosts that are slow, lie, break off, or send too much.
+//! Hosts that are slow, lie, break off or send too much.
 
 use std::io::Write;
 use std::time::Duration;
@@ -88,12 +88,12 @@ async fn each_phase_has_its_own_limit() {
             matches!(error, Error::Timeout { phase, limit, .. } if phase == expected && limit == SHORT),
             "{expected}: {error:?}"
         );
-        assert_eq!(host.requests().len(), 1, "a host that was slow is not asked twice in one go");
+        assert_eq!(host.requests().len(), 1, "a slow host is not tried again at once");
     }
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_stalls_is_a_connection_too_slow() {
+async fn a_stalled_tls_handshake_is_a_time_out_of_the_connection() {
     let host = WebHost::start(|_| vec![Act::Stall]).await;
     let timeouts = Timeouts { connect: SHORT, ..PATIENT };
     let subject = Subject::new(Settings { timeouts, ..reaching(&[&host]) });
@@ -105,7 +105,7 @@ async fn a_tls_handshake_that_stalls_is_a_connection_too_slow() {
 
 #[tokio::test]
 async fn a_refused_connection_is_tried_twice() {
-    // Bound and not listening: connections are refused, and nobody else gets the port.
+    // Bound and not listening: connections are refused, and no other process gets the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -137,7 +137,7 @@ async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
 }
 
 #[tokio::test]
-async fn a_content_length_that_lies() {
+async fn a_wrong_content_length_is_cut_or_refused() {
     let host = WebHost::start(|request| match request.target() {
         "/promises-more" => vec![Act::Send(answer("200 OK", "Content-Length: 100\r\n", b"short"))],
         "/sends-more" => vec![Act::Send(answer("200 OK", "Content-Length: 5\r\n", b"image and a smuggled answer"))],
@@ -218,8 +218,8 @@ async fn a_reset_is_tried_again_once() {
 }
 
 #[tokio::test]
-async fn statuses_and_who_is_asked_again() {
-    // Status, Retry-After, requests made, the wish passed on.
+async fn each_status_says_whether_it_is_tried_again() {
+    // Status, Retry-After, requests made, `retry_after` of the error.
     let cases = [
         ("404 Not Found", "", 1, None),
         ("403 Forbidden", "", 1, None),
@@ -235,12 +235,12 @@ async fn statuses_and_who_is_asked_again() {
         ("429 Too Many Requests", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", 1, Some(600)),
         ("429 Too Many Requests", "Retry-After: soon\r\n", 2, None),
     ];
-    for (line, header, requests, wish) in cases {
+    for (line, header, requests, expected) in cases {
         let host = WebHost::start(move |_| send(line, header, b"")).await;
         let error = Subject::new(reaching(&[&host])).error(&host.url("/?key=secret")).await;
         let Error::Status { status, retry_after, .. } = error else { panic!("{line}: {error:?}") };
         assert_eq!(status.to_string(), line[..3]);
-        assert_eq!(retry_after, wish.map(Duration::from_secs), "{line} {header}");
+        assert_eq!(retry_after, expected.map(Duration::from_secs), "{line} {header}");
         assert_eq!(host.requests().len(), requests, "{line} {header}");
     }
 }
@@ -260,7 +260,7 @@ async fn a_short_retry_after_is_waited_out() {
 }
 
 #[tokio::test]
-async fn a_host_is_asked_by_so_many_at_once() {
+async fn requests_to_a_host_at_once_are_limited() {
     let host =
         WebHost::start(|_| vec![Act::Send(answer("200 OK", "", b"")), Act::Drip(vec![b'x'; 10], PAUSE / 4)]).await;
     let subject = Subject::new(Settings { per_host: 2, ..reaching(&[&host]) });
@@ -272,10 +272,10 @@ async fn a_host_is_asked_by_so_many_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_host_keeps_nobody_else_waiting() {
+async fn a_slow_host_delays_no_other_host() {
     let slow = WebHost::start(|_| vec![Act::Stall]).await;
     let quick = WebHost::start(|_| send("200 OK", "", b"image")).await;
-    // The turn is per host name; the two differ in theirs.
+    // The limit is per host name, and the two have different names.
     let settings = Settings { per_host: 1, concurrency: 2, ..reaching(&[&slow, &quick]) };
     let subject = Subject::new(Settings { allow_nets: vec!["127.0.0.0/8".parse().unwrap()], ..settings });
     let slow = slow.url("/");
@@ -283,7 +283,7 @@ async fn a_slow_host_keeps_nobody_else_waiting() {
     tokio::select! {
         _ = join_all((0..20).map(|_| subject.get(&slow))) => panic!("the slow host answered"),
         result = subject.get(&quick) => match result {
-            // 127.0.0.2 reaches no listener on 127.0.0.1: the refusal shows that the request got its turn.
+            // 127.0.0.2 reaches no listener on 127.0.0.1: the refusal shows that the request was made.
             Err(Error::Connect { .. }) => {}
             other => panic!("{other:?}"),
         },

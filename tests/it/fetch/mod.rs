@@ -1,4 +1,4 @@
-//! Fetching from bad hosts, bad name servers and odd files. Every rule of "hostile input" that concerns fetching.
+//! Fetching from slow, lying and malicious hosts, name servers and files.
 
 mod files;
 mod hosts;
@@ -17,12 +17,12 @@ use url::Url;
 
 use crate::support::http::WebHost;
 
-/// Short enough for a test that waits for it, long enough for a busy machine to do the rest.
+/// Short, for a test that waits for it; long enough for a busy machine.
 const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(20);
 const PATIENT: Timeouts = Timeouts { connect: LONG, headers: LONG, idle: LONG, total: LONG };
 
-/// Settings that reach these hosts on the loopback address, and nothing else there.
+/// Settings that allow these hosts on the loopback address, and nothing else there.
 fn reaching(hosts: &[&WebHost]) -> Settings {
     Settings {
         allow_nets: vec!["127.0.0.1/32".parse().unwrap()],

@@ -1,4 +1,4 @@
-//! Names: what they resolve to decides, at the moment of connecting.
+//! Names: the guard checks the resolved address at the moment of connecting.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ async fn image_host() -> WebHost {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_address_is_judged_again() {
+async fn a_name_that_changes_its_address_is_checked_again() {
     let host = image_host().await;
     let names =
         NameServer::start(|_, before| Reply::Addresses(vec![if before == 0 { Ipv4Addr::LOCALHOST } else { METADATA }]))
@@ -46,7 +46,7 @@ async fn refused_addresses_among_others_are_left_out() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_told_from_a_server_that_fails() {
+async fn an_unknown_name_is_another_error_than_a_failing_name_server() {
     let host = image_host().await;
     let names = NameServer::start(|name, _| match name {
         "gone.example" => Reply::NoSuchName,
@@ -68,7 +68,7 @@ async fn a_name_that_does_not_exist_is_told_from_a_server_that_fails() {
 }
 
 #[tokio::test]
-async fn localhost_is_loopback_whoever_is_asked() {
+async fn localhost_is_loopback_with_any_name_server() {
     let host = image_host().await;
     let names = NameServer::start(|_, _| Reply::NoSuchName).await;
     let settings = Settings { name_servers: vec![names.address], ..reaching(&[&host]) };

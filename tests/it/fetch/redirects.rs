@@ -1,4 +1,4 @@
-//! Redirects, and what may be sent along.
+//! Redirects, and the credentials and headers that are sent with them.
 
 use std::collections::HashMap;
 
@@ -81,7 +81,7 @@ async fn credentials_stay_with_their_host() {
     .await;
     let secret = || SecretString::from("Bearer secret");
     let home = format!("http://127.0.0.1:{}", host.port());
-    // The other host has a credential too: a redirect must not make it be used.
+    // The other host has a credential too, which must not be sent after a redirect.
     let host_auth = HashMap::from([(home, secret()), (elsewhere.url("").to_string(), secret())]);
     let subject = Subject::new(Settings { host_auth, ..reaching(&[&host, &elsewhere]) });
     for path in ["/stays", "/leaves"] {

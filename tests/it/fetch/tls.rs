@@ -1,4 +1,4 @@
-//! TLS: an own certificate authority, and no way back to plain http.
+//! TLS: an own certificate authority, and no redirect back to plain http.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use url::Url;
 use super::{Subject, reaching};
 use crate::support::http::{WebHost, answer, redirect, send};
 
-/// A host with a certificate of its own, which answers every request with the same bytes.
+/// A host with a self-signed certificate, which answers every request with the same bytes.
 struct TlsHost {
     port: u16,
     _folder: tempfile::TempDir,
@@ -65,8 +65,8 @@ fn image() -> Vec<u8> {
 async fn a_certificate_is_trusted_only_with_its_authority() {
     let host = TlsHost::start(image()).await;
     let settings = host.trusting(&[]);
-    let stranger = Subject::new(Settings { ca_file: None, ..settings.clone() });
-    match stranger.error(&host.url()).await {
+    let without_authority = Subject::new(Settings { ca_file: None, ..settings.clone() });
+    match without_authority.error(&host.url()).await {
         Error::Connect { reason, .. } => assert!(reason.contains("certificate"), "{reason}"),
         other => panic!("{other:?}"),
     }

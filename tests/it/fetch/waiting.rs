@@ -1,4 +1,4 @@
-//! Waiting for what is our own, a turn or memory, and whose time that is.
+//! Waiting for a slot of the host or for memory does not count as time of the host.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn in_pieces(body: &[u8], pieces: usize, pause: Duration) -> Vec<Act> {
 }
 
 #[tokio::test]
-async fn a_host_is_not_blamed_for_the_queue_at_its_door() {
+async fn waiting_for_a_slot_is_no_time_of_the_host() {
     let host = WebHost::start(|_| in_pieces(b"image", 3, Duration::from_millis(100))).await;
     let timeouts = Timeouts { total: Duration::from_millis(1500), ..PATIENT };
     let subject = Subject::new(Settings { per_host: 1, timeouts, ..reaching(&[&host]) });
@@ -55,13 +55,13 @@ async fn bodies_share_their_memory_and_all_arrive() {
     };
     let lengths = tokio::select! { lengths = fetches => lengths, never = watching => never };
     assert_eq!(lengths, [LARGEST; 40]);
-    // One beyond the budget, and the budget is made use of.
+    // At least the budget is used, and at most one body more.
     assert!((LARGEST as u64..=2 * LARGEST as u64).contains(&most), "{most} bytes were held at once");
     assert_eq!(subject.metric("inflight_bytes"), 0);
 }
 
 #[tokio::test]
-async fn a_host_that_hangs_up_while_we_do_not_listen_is_not_blamed() {
+async fn a_host_that_hangs_up_while_we_wait_for_memory_is_not_counted_as_failed() {
     let whole = vec![7; LARGEST];
     let host = WebHost::start(move |request| {
         if request.target() == "/whole" {
@@ -73,7 +73,7 @@ async fn a_host_that_hangs_up_while_we_do_not_listen_is_not_blamed() {
     .await;
     let settings = Settings { max_bytes: LARGEST as u64, max_bytes_held: LARGEST as u64, ..reaching(&[&host]) };
     let subject = Subject::new(Settings { put_off: true, ..settings });
-    // One has the budget, one is beyond it, and both are kept.
+    // One body uses the budget, one is beyond it, and both are held.
     let mut kept = Vec::new();
     for _ in 0..2 {
         kept.push(subject.get(&host.url("/whole")).await.unwrap());
@@ -86,7 +86,7 @@ async fn a_host_that_hangs_up_while_we_do_not_listen_is_not_blamed() {
     };
     let (result, ()) = tokio::join!(subject.get(&hurried), hung_up);
     assert!(matches!(result, Err(Error::Busy { what: "memory", .. })), "{result:?}");
-    assert_eq!(host.requests().len(), 3, "put off, not tried again at once");
+    assert_eq!(host.requests().len(), 3, "deferred, not tried again at once");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Batches of writes: each item its own fate, storms of 429, requests that are too large.
+//! Guarantees 4, 5, 8 and 9: each item of a bulk request has its own outcome; 429, 413 and lasting errors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::process::Worker;
 use crate::support::rabbit::{body, text_header};
 use crate::support::report::{report, scaled};
 
-/// A flow whose store is the scripted one.
+/// Queues whose worker writes to the scripted Elasticsearch.
 async fn flow_into(stub: &ElasticsearchStub) -> Flow {
     let mut flow = Flow::without_index().await;
     flow.store = stub.store();
@@ -45,10 +45,10 @@ async fn until_settled(worker: &Worker, outcomes: &[(&str, usize)]) {
 }
 
 #[tokio::test]
-async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
+async fn each_item_has_its_own_outcome_and_only_what_failed_is_sent_again() {
     const KINDS: [&str; 5] = ["fine", "busy", "refused", "stale", "unavailable"];
     let each = scaled(10, 100);
-    // By the item's kind and how often it came before: 201 | 429 201 | 400 | 409 | 503 503 201.
+    // By the kind of item and the number of attempts: 201 | 429 201 | 400 | 409 | 503 503 201.
     let seen = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
     let stub = ElasticsearchStub::start(move |_, ids| {
         let mut seen = seen.lock().unwrap();
@@ -67,7 +67,7 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
     })
     .await;
     let flow = flow_into(&stub).await;
-    // Each batch has some of each kind.
+    // Each batch has items of each kind.
     let mixed: Vec<_> = (0..each).flat_map(|n| KINDS.map(|kind| format!("{kind}-{n}"))).collect();
     publish(&flow, &mixed).await;
     let mut worker = flow.worker().await;
@@ -82,7 +82,7 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
             "fine" | "stale" => 1..=1,
             "busy" => 2..=2,
             "unavailable" => 3..=3,
-            // Once more where its whole batch gave no evidence for it or against it.
+            // Twice where its batch did not show whether the item or the index is to blame.
             _refused => 1..=2,
         };
         assert!(expected.contains(times), "{id} was sent {times} times");
@@ -93,11 +93,11 @@ async fn each_item_has_its_own_fate_and_only_what_failed_is_sent_again() {
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
     let total: usize = sent.values().sum();
-    report(4, format!("{} items of five fates: {total} sent, only those that failed more than once", mixed.len()));
+    report(4, format!("{} items of five outcomes: {total} sent, only those that failed more than once", mixed.len()));
 }
 
 #[tokio::test]
-async fn a_store_that_fails_for_good_is_tried_for_a_bounded_time() {
+async fn a_store_that_keeps_failing_is_tried_for_a_bounded_time() {
     let broken = Arc::new(AtomicBool::new(true));
     let answer = Arc::clone(&broken);
     let stub = ElasticsearchStub::start(move |_, ids| {
@@ -108,17 +108,14 @@ async fn a_store_that_fails_for_good_is_tried_for_a_bounded_time() {
     publish(&flow, &ids("a", 5)).await;
     let start = Instant::now();
     let worker = flow.worker_with(&["--model", "stub", "--hold", "2"]).await;
-    worker.until("messages given back", 5, |scrape| scrape.outcome("returned").min(5)).await;
+    worker.until("messages requeued", 5, |scrape| scrape.outcome("returned").min(5)).await;
     let held = start.elapsed();
     let retries = worker.scrape().await.value("retries_total", &[("cause", "store")]);
     assert!(retries > 0, "no retry is counted");
     broken.store(false, Ordering::SeqCst);
     until_settled(&worker, &[("indexed", 5)]).await;
     assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0);
-    report(
-        5,
-        format!("held for 2 s: given back {held:.1?} after the start, {retries} retries counted, 0 dead-lettered"),
-    );
+    report(5, format!("held for 2 s: requeued {held:.1?} after the start, {retries} retries counted, 0 dead-lettered"));
 }
 
 #[tokio::test]
@@ -127,7 +124,7 @@ async fn a_storm_of_429_shrinks_the_requests_at_once_and_they_grow_again() {
     let messages = scaled(300, 3000);
     let stormy = Arc::new(AtomicBool::new(true));
     let answer = Arc::clone(&stormy);
-    // Whole requests and single items by turns.
+    // Whole requests and single items in turn.
     let stub = ElasticsearchStub::start(move |round, ids| match (answer.load(Ordering::SeqCst), round % 2) {
         (true, 0) => Answer::Request(429),
         (true, _) => Answer::Items(vec![429; ids.len()]),
@@ -181,19 +178,19 @@ async fn a_request_that_is_too_large_is_split_and_one_document_alone_is_dead_let
     report(9, format!("{} indexed and {} dead-lettered in {requests} requests", fine.len(), huge.len()));
 }
 
-/// Alone it is no evidence against the index, and it does not wait for ever.
+/// One refused document is no evidence against the index, and it is not retried for ever.
 #[tokio::test]
-async fn one_refused_document_on_a_quiet_queue_is_its_own_fault() {
+async fn one_refused_document_on_a_quiet_queue_is_dead_lettered() {
     let stub = ElasticsearchStub::start(|_, ids| Answer::Items(vec![400; ids.len()])).await;
     let flow = flow_into(&stub).await;
     publish(&flow, &ids("refused", 1)).await;
     let worker = flow.worker().await;
     until_settled(&worker, &[("dead", 1)]).await;
     assert!(worker.scrape().await.by("paused", "cause").is_empty());
-    assert_eq!(stub.requests().len(), 2, "it was tried once more before it was blamed");
+    assert_eq!(stub.requests().len(), 2, "it was tried once more before it was dead-lettered");
 }
 
-/// A fault of the store on one document, while it takes the others.
+/// The store fails on one document and takes the others.
 #[tokio::test]
 async fn a_document_that_the_store_fails_on_is_dead_lettered_after_its_budget() {
     let stub = ElasticsearchStub::start(|_, ids| {
@@ -204,7 +201,7 @@ async fn a_document_that_the_store_fails_on_is_dead_lettered_after_its_budget() 
     publish(&flow, &ids("cursed", 1)).await;
     let worker = flow.worker_with(&["--model", "stub", "--hold", "1"]).await;
     let mut fine = 0;
-    // Others keep coming, so that the fault is seen to be this document's.
+    // Other documents succeed, so that the worker sees that the failure is this document's.
     while worker.scrape().await.outcome("dead") == 0 {
         publish(&flow, &[format!("fine-{fine}")]).await;
         fine += 1;

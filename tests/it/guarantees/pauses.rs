@@ -1,4 +1,4 @@
-//! What is down is waited for: nothing is dead-lettered for it, and work goes on by itself.
+//! Guarantee 7: while a service is down, consumption pauses, nothing is dead-lettered, and work resumes afterwards.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::dns::{NameServer, Reply};
 use crate::support::elasticsearch::request;
 use crate::support::flow::{Flow, sorted};
-use crate::support::proxy::Fate;
+use crate::support::proxy::Handling;
 use crate::support::report::{report, scaled};
 
 /// Messages before, during and after each pause.
@@ -18,17 +18,17 @@ fn load() -> usize {
     scaled(40, 400)
 }
 
-/// A pause of consuming from outside, and its end.
+/// A pause of consumption, as the worker reports it.
 struct Pause<'a> {
     cause: &'static str,
-    /// What `/ready` says about it.
+    /// Words of its reason in `/ready`.
     words: &'a [&'a str],
 }
 
-/// Lets a pause begin in the middle of the work, looks at the worker at rest, lets it end, and checks the books.
-async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce(), end: impl AsyncFnOnce()) {
+/// Starts a pause while messages are processed, checks the paused worker, ends the pause, and checks that nothing is lost.
+async fn pause_and_resume(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce(), end: impl AsyncFnOnce()) {
     let Pause { cause, words } = pause;
-    // Held for less time than the pause lasts for some, so that both ways back are taken.
+    // Documents are held for less time than some pauses last, so that some are written and some requeued.
     let mut worker = flow.worker_with(&["--model", "stub", "--hold", "3"]).await;
     worker.until_ready().await;
     let urls = flow.images.urls("good", 3 * load());
@@ -40,7 +40,7 @@ async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce()
     worker.until(&format!("pauses for {cause}"), 1, |scrape| scrape.value("paused", &[("cause", cause)])).await;
     worker.until_not_ready("store", words).await;
     assert_eq!(worker.get("/live").await.0, 200);
-    // At rest: whatever was in hand is back in the queue.
+    // Paused: what was in flight is requeued.
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
     flow.publish(&rest[load()..], &[]).await;
     assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0, "dead letters while {cause}");
@@ -57,7 +57,7 @@ async fn rest_and_go_on(flow: &Flow, pause: Pause<'_>, begin: impl AsyncFnOnce()
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
     let returned = scrape.outcome("returned");
-    report(7, format!("{cause}: {} published, 0 lost, 0 dead-lettered, {returned} given back meanwhile", 3 * load()));
+    report(7, format!("{cause}: {} published, 0 lost, 0 dead-lettered, {returned} requeued meanwhile", 3 * load()));
 }
 
 async fn set(flow: &Flow, setting: &str, value: Value) {
@@ -72,7 +72,7 @@ async fn a_write_block_pauses_and_drops_nothing() {
         let setting = format!("index.blocks.{block}");
         let pause = Pause { cause: "write_block", words: &["has the block", block] };
         let end = async || set(&flow, &setting, Value::Null).await;
-        rest_and_go_on(&flow, pause, async || set(&flow, &setting, true.into()).await, end).await;
+        pause_and_resume(&flow, pause, async || set(&flow, &setting, true.into()).await, end).await;
     }
 }
 
@@ -92,7 +92,7 @@ async fn a_missing_alias_pauses_and_drops_nothing() {
         let (status, answer) = request(Method::POST, "_aliases", Some(json!({ "actions": [{ "add": target }] }))).await;
         assert_eq!(status, 200, "{answer}");
     };
-    rest_and_go_on(&flow, pause, async || change("remove").await, end).await;
+    pause_and_resume(&flow, pause, async || change("remove").await, end).await;
 }
 
 #[tokio::test]
@@ -100,8 +100,8 @@ async fn refused_credentials_pause_and_drop_nothing() {
     for status in [401, 403] {
         let (flow, proxy) = Flow::behind_a_proxy().await;
         let pause = Pause { cause: "unauthorized", words: &[&status.to_string()] };
-        let begin = async || proxy.script(move |_| Fate::Status(status));
-        rest_and_go_on(&flow, pause, begin, async || proxy.script(|_| Fate::Forward)).await;
+        let begin = async || proxy.script(move |_| Handling::Status(status));
+        pause_and_resume(&flow, pause, begin, async || proxy.script(|_| Handling::Forward)).await;
     }
 }
 
@@ -109,22 +109,22 @@ async fn refused_credentials_pause_and_drop_nothing() {
 async fn a_store_that_is_gone_pauses_and_drops_nothing() {
     let (flow, proxy) = Flow::behind_a_proxy().await;
     let pause = Pause { cause: "unavailable", words: &["no answer"] };
-    rest_and_go_on(&flow, pause, async || proxy.down(), async || proxy.up()).await;
+    pause_and_resume(&flow, pause, async || proxy.down(), async || proxy.up()).await;
 }
 
-/// Every document is refused with 400, each by itself, as by a mapping that does not fit.
+/// Every document is refused with 400, as by a mapping that does not fit.
 #[tokio::test]
 async fn an_index_that_refuses_everything_pauses_and_drops_nothing() {
     let flow = Flow::start().await;
     let pause = Pause { cause: "refusals", words: &["nearly all documents are refused", "pipeline"] };
     let begin = async || set(&flow, "index.default_pipeline", "missing".into()).await;
     let end = async || set(&flow, "index.default_pipeline", Value::Null).await;
-    rest_and_go_on(&flow, pause, begin, end).await;
+    pause_and_resume(&flow, pause, begin, end).await;
 }
 
-/// What is shorter than the worker's patience costs no second fetch.
+/// A block that is shorter than `--hold` costs no second fetch.
 #[tokio::test]
-async fn a_short_block_is_waited_out_with_the_documents_in_hand() {
+async fn a_short_block_is_waited_out_without_requeueing() {
     let flow = Flow::start().await;
     let mut worker = flow.worker().await;
     worker.until_ready().await;
@@ -143,9 +143,9 @@ async fn a_short_block_is_waited_out_with_the_documents_in_hand() {
     flow.assert_all_queues_empty().await;
 }
 
-/// Where most of many hosts cannot be resolved all at once, none of them is to blame.
+/// When most of many hosts cannot be resolved at once, the cause is the network, not the hosts.
 #[tokio::test]
-async fn name_servers_that_fail_pause_and_blame_no_host() {
+async fn name_servers_that_fail_pause_and_drop_nothing() {
     const HOSTS: usize = 10;
     let flow = Flow::start().await;
     let fine = Arc::new(AtomicBool::new(false));
@@ -172,8 +172,5 @@ async fn name_servers_that_fail_pause_and_blame_no_host() {
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
-    report(
-        7,
-        format!("network: {load} published, 0 lost, 0 dead-lettered, {} tried once more", scrape.outcome("retried")),
-    );
+    report(7, format!("network: {load} published, 0 lost, 0 dead-lettered, {} retried", scrape.outcome("retried")));
 }

@@ -1,4 +1,4 @@
-//! A message that ends the worker ends among the dead letters.
+//! Guarantee 14: a message that crashes the worker is dead-lettered, and no other one with it.
 
 use imgdex::broker::headers;
 use lapin::BasicProperties;
@@ -10,28 +10,28 @@ use crate::support::process::Worker;
 use crate::support::rabbit::{body, header, number_header, text_header};
 use crate::support::report::{report, scaled};
 
-/// Two more than it takes to be suspected: a third death of a worker that has a message alone in hand is that message's.
+/// Two more than quarantine a message, and one less than dead-letters it.
 const KILLS: usize = 4 + 2;
-/// Ends of the worker that one message may cost: those after which it is suspected, and those after which it is blamed.
-const MOST_DEATHS: usize = 4 + 3;
+/// Crashes that one message may cause: four until it is quarantined, and three alone until it is dead-lettered.
+const MOST_CRASHES: usize = 4 + 3;
 
-/// Waits for dead letters, and starts the worker again whenever it has ended; how often it has.
+/// Waits for dead letters, and restarts the worker after each crash. Returns the number of crashes.
 async fn until_dead_letters(flow: &Flow, worker: &mut Worker, expected: u32) -> usize {
-    let mut deaths = 0;
+    let mut crashes = 0;
     poll::until("the dead letters", async || {
         if !worker.runs() {
-            deaths += 1;
+            crashes += 1;
             *worker = flow.worker().await;
         }
         let letters = flow.rabbit.ready(&flow.rabbit.dead()).await;
-        if letters == expected { Ok(()) } else { Err(format!("there are {letters}, after {deaths} deaths")) }
+        if letters == expected { Ok(()) } else { Err(format!("there are {letters}, after {crashes} crashes")) }
     })
     .await;
-    deaths
+    crashes
 }
 
 #[tokio::test]
-async fn a_message_that_ends_the_worker_is_run_alone_and_then_blamed_and_no_other() {
+async fn a_message_that_crashes_the_worker_is_processed_alone_and_dead_lettered_and_no_other() {
     let flow = Flow::start().await;
     let deadly = scaled(1, 3);
     let good = flow.images.urls("good", 40);
@@ -44,8 +44,8 @@ async fn a_message_that_ends_the_worker_is_run_alone_and_then_blamed_and_no_othe
     flow.publish(&good[20..], &[]).await;
 
     let mut worker = flow.worker().await;
-    let deaths = until_dead_letters(&flow, &mut worker, deadly as u32).await;
-    assert!(deaths > 0 && deaths <= MOST_DEATHS * deadly, "{deaths} deaths");
+    let crashes = until_dead_letters(&flow, &mut worker, deadly as u32).await;
+    assert!(crashes > 0 && crashes <= MOST_CRASHES * deadly, "{crashes} crashes");
     flow.until_documents(good.len() as u64).await;
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
     assert_eq!(flow.indexed_urls().await, sorted(good));
@@ -65,18 +65,18 @@ async fn a_message_that_ends_the_worker_is_run_alone_and_then_blamed_and_no_othe
     }
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
-    report(14, format!("{deadly} deadly messages: {deaths} deaths, {deadly} dead letters, 40 neighbours indexed"));
+    report(14, format!("{deadly} deadly messages: {crashes} crashes, {deadly} dead letters, 40 neighbours indexed"));
 }
 
-/// Give-backs count as deliveries in some brokers; they blame nobody.
+/// Some brokers count requeues as deliveries. They are no evidence against a message.
 #[tokio::test]
-async fn a_message_that_was_taken_back_often_and_is_sound_is_indexed() {
+async fn a_sound_message_that_was_in_flight_at_many_kills_is_indexed() {
     let flow = Flow::start().await;
     let urls = flow.images.urls("held", 6);
     flow.publish(&urls, &[]).await;
     for _ in 0..KILLS {
         let mut worker = flow.worker().await;
-        poll::until("a message in hand", async || match worker.scrape().await.value("inflight_messages", &[]) {
+        poll::until("messages in flight", async || match worker.scrape().await.value("inflight_messages", &[]) {
             0 => Err("there is none".to_owned()),
             _ => Ok(()),
         })
@@ -89,5 +89,5 @@ async fn a_message_that_was_taken_back_often_and_is_sound_is_indexed() {
     worker.until("messages in flight", 0, |scrape| scrape.value("inflight_messages", &[])).await;
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
-    report(14, format!("{KILLS} kills over {} sound messages: all indexed, none blamed", urls.len()));
+    report(14, format!("{KILLS} kills over {} sound messages: all indexed, none dead-lettered", urls.len()));
 }

@@ -1,3 +1,3 @@
-//! Decoded and sampled pixels.
+//! Decoded and sampled pixels equal those of Pillow.
 
 mod pillow_parity;

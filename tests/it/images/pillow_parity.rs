@@ -1,6 +1,5 @@
-//! Parity with Pillow and Keras: decoded and sampled pixels, and the features of the real binary, against fixtures
-//! that `tests/fixtures/make_fixtures.py` computed. `--nocapture` prints the table.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Decoded and sampled pixels equal those of Pillow, in the fixtures of `tests/fixtures/make_fixtures.py`. `--nocapture` prints
+//! the table.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +17,7 @@ struct Fixture {
     decoder: Agreement,
 }
 
-/// In which way decoded samples may differ from Pillow's.
+/// How decoded samples may differ from those of Pillow.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Agreement {
@@ -41,7 +40,7 @@ fn difference(ours: &[u8], expected: &[u8]) -> (u8, f64) {
     (differences().max().unwrap(), differences().map(f64::from).sum::<f64>() / ours.len() as f64)
 }
 
-/// Sampled pixels against Pillow's: (file, model) to the worst and the mean difference, or why there are none.
+/// The largest and the mean difference of sampled pixels from those of Pillow, or the error, for each fixture.
 async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture, Result<(u8, f64), String>)> {
     let settings =
         Settings { preprocess, max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_mins(1) };
@@ -60,8 +59,8 @@ async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture,
     rows
 }
 
-/// What two JPEG decoders may differ by in one sample of a drawn image with hard edges: they agree within 2 or 3 on
-/// luma, and interpolate subsampled chroma differently at edges.
+/// How far two JPEG decoders may differ in one sample of a drawn image with hard edges. They agree within 2 or 3 on luma, and
+/// interpolate subsampled chroma differently at edges.
 const JPEG_WORST: u8 = 40;
 const JPEG_MEAN: f64 = 1.0;
 
@@ -81,5 +80,5 @@ async fn sampled_pixels_are_those_of_pillow() {
             }
         }
     }
-    assert!(wrong.is_empty(), "not as Pillow has it:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "different from Pillow:\n{}", wrong.join("\n"));
 }

@@ -1,5 +1,4 @@
-//! Queues, receipts and publishing against a real RabbitMQ.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Queues, receipts and publishing, with a real RabbitMQ.
 
 mod publish;
 mod receipts;
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::rabbit::{Rabbit, body};
 
-/// More than the 20 that RabbitMQ 4 allows where a queue says nothing.
+/// More than the 20 that RabbitMQ 4 allows by default.
 const MANY: usize = 30;
 
 fn text(text: &str) -> AMQPValue {
@@ -28,7 +27,7 @@ fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
     table
 }
 
-/// What the queues must be declared with, written out once more.
+/// The arguments of each queue, independent of the code under test.
 fn expected(rabbit: &Rabbit) -> Vec<(String, Vec<(&'static str, AMQPValue)>)> {
     let plain = || {
         let unlimited = AMQPValue::LongLongInt(2_147_483_647);
@@ -72,7 +71,7 @@ async fn the_topology_is_declared_exactly() {
     let rabbit = Rabbit::declared(&[1, 2]).await;
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     for (queue, arguments) in expected(&rabbit) {
-        // The broker takes a second declaration only if it is the same.
+        // The broker accepts a second declaration only if it is the same.
         let same = rabbit.channel().await.queue_declare(queue.as_str().into(), durable, table(&arguments)).await;
         assert!(same.is_ok(), "{queue}: {same:?}");
         let mut other = arguments.clone();
@@ -120,7 +119,7 @@ async fn a_queue_that_exists_with_other_arguments_is_named_and_left_alone() {
         }
         channel.queue_declare(name.as_str().into(), options, classic).await.unwrap();
         if name != &rabbit.queue {
-            // Only this one was made before the refusal; dropping the fixture copes with those that are missing.
+            // Only this queue was declared before the refusal.
             let passive = QueueDeclareOptions { passive: true, ..Default::default() };
             let channel = rabbit.channel().await;
             let work = channel.queue_declare(rabbit.queue.as_str().into(), passive, FieldTable::default()).await;
@@ -143,7 +142,7 @@ async fn an_exchange_of_another_type_is_named() {
 }
 
 #[tokio::test]
-async fn no_number_of_give_backs_loses_a_message() {
+async fn no_number_of_requeues_loses_a_message() {
     let rabbit = Rabbit::declared(&[1]).await;
     for queue in [rabbit.queue.clone(), rabbit.dead()] {
         if queue == rabbit.queue {

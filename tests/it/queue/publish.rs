@@ -1,4 +1,4 @@
-//! The producer's side: the library's publisher, and `imgdex publish`.
+//! Publishing: the publisher of the library, and `imgdex publish`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::support::process::{Finished, run};
 use crate::support::rabbit::{Rabbit, body};
 
-/// More than are on their way at once.
+/// More than are unconfirmed at once.
 const MANY: u32 = 600;
 
 /// `imgdex publish` with the test's queue.
@@ -22,7 +22,7 @@ async fn publish(rabbit: &Rabbit, arguments: &[&str], stdin: &str) -> Finished {
     run(&all, stdin).await
 }
 
-/// From now on nothing that is published to the exchange finds a queue.
+/// Removes the binding, so that the exchange has no queue for what is published.
 async fn unbind(rabbit: &Rabbit) {
     let (queue, exchange) = (rabbit.queue.as_str(), rabbit.exchange.as_str());
     let channel = rabbit.channel().await;
@@ -49,7 +49,7 @@ async fn what_is_accepted_is_in_the_queue_persistent_and_dated() {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_is_reported_and_not_counted() {
+async fn unroutable_messages_are_reported_and_not_counted() {
     let rabbit = Rabbit::new(&[1]).await;
     let mut publisher = Publisher::connect(rabbit.settings()).await.unwrap();
     publisher.send("first".to_owned(), b"first").await.unwrap();
@@ -64,7 +64,7 @@ async fn what_no_queue_takes_is_reported_and_not_counted() {
         other => panic!("{other:?}"),
     }
     assert_eq!(publisher.accepted(), 1);
-    // Any number of them, in a row: the count stays right although the broker confirms several at once.
+    // The count is right although the broker confirms several at once.
     for number in 0..20 {
         publisher.send(number.to_string(), b"lost").await.unwrap();
     }
@@ -96,7 +96,7 @@ async fn the_command_says_how_many_were_accepted() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_named_with_its_reason_and_does_not_stop_the_rest() {
+async fn refused_lines_are_named_with_their_reasons_and_do_not_stop_the_rest() {
     let rabbit = Rabbit::new(&[1]).await;
     let folder = tempfile::tempdir().unwrap();
     let (image, list) = (folder.path().join("cat.png"), folder.path().join("list.txt"));
@@ -150,9 +150,9 @@ async fn the_command_deletes() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_not_there_or_has_another_queue_is_said_with_exit_69() {
+async fn a_broker_that_is_down_or_has_another_queue_is_exit_code_69() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let amqp = format!("amqp://someone:secret@{closed}/%2f");
+    let amqp = format!("amqp://user:secret@{closed}/%2f");
     let finished = run(&["publish", "--amqp", &amqp, "http://a.example/1.png"], "").await;
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(69), ""), "{finished:?}");
     assert!(finished.stderr.contains(&closed.to_string()), "{}", finished.stderr);
@@ -168,8 +168,8 @@ async fn a_broker_that_is_not_there_or_has_another_queue_is_said_with_exit_69() 
 }
 
 #[tokio::test]
-async fn a_bad_address_is_a_bad_configuration_and_not_repeated() {
-    let finished = run(&["publish", "--amqp", "http://someone:secret@host/", "http://a.example/1.png"], "").await;
+async fn a_bad_address_is_exit_code_64_and_its_password_is_not_shown() {
+    let finished = run(&["publish", "--amqp", "http://user:secret@host/", "http://a.example/1.png"], "").await;
     assert_eq!(finished.code, Some(64), "{finished:?}");
     assert!(!finished.stderr.contains("secret"), "{}", finished.stderr);
 }

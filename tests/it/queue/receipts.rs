@@ -1,4 +1,4 @@
-//! Deliveries and their receipts: what a message goes through until it is settled, over the end of sessions too.
+//! Deliveries and their receipts: acknowledge, requeue, retry and dead-letter, also after the end of a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::support::poll::{soon, until_equal};
 use crate::support::rabbit::{Rabbit, body, header, number_header, text_header};
 use crate::support::scrape::Scrape;
 
-/// A consumer with what it needs to live.
+/// A consumer with its channels.
 struct Subject {
     consumer: Consumer,
     metrics: Arc<Metrics>,
@@ -47,7 +47,7 @@ impl Subject {
         while receipts.len() < count {
             receipts.push(self.next().await);
         }
-        receipts.sort_by_key(said);
+        receipts.sort_by_key(body_of);
         receipts
     }
 
@@ -57,7 +57,7 @@ impl Subject {
         scrape
     }
 
-    /// Ends the session in order; the metrics as they are then.
+    /// Stops the consumer and waits for the end of the session. Returns the metrics.
     async fn close(mut self) -> Scrape {
         self.consumer.stop();
         soon("the session's end", self.consumer.close()).await;
@@ -67,7 +67,7 @@ impl Subject {
     }
 }
 
-fn said(receipt: &Receipt) -> String {
+fn body_of(receipt: &Receipt) -> String {
     String::from_utf8(receipt.body().to_vec()).unwrap()
 }
 
@@ -82,22 +82,22 @@ fn retry(budget: u32, after: Option<Duration>) -> Verdict {
 }
 
 #[tokio::test]
-async fn a_dropped_receipt_gives_its_message_back_and_a_finished_one_does_not() {
+async fn a_dropped_receipt_requeues_its_message_and_a_finished_one_does_not() {
     let rabbit = Rabbit::new(&[1]).await;
     let mut subject = Subject::start(&rabbit, 10, true);
     soon("the queue", subject.connected.wait_for(Result::is_ok)).await.unwrap();
     rabbit.publish("a").await;
     drop(subject.next().await);
     let again = subject.next().await;
-    assert_eq!(said(&again), "a");
+    assert_eq!(body_of(&again), "a");
     let handling = tokio::spawn(async move {
         let _held = again;
-        panic!("as a bug in a stage would");
+        panic!("a bug in a stage");
     });
     assert!(handling.await.unwrap_err().is_panic());
     subject.next().await.fail(Verdict::GiveBack, cause("not its fault")).await;
     let last = subject.next().await;
-    assert_eq!((said(&last), last.generation(), last.attempts()), ("a".to_owned(), 1, 0));
+    assert_eq!((body_of(&last), last.generation(), last.attempts()), ("a".to_owned(), 1, 0));
     last.done(Outcome::Indexed).await;
     let scrape = subject.close().await;
     assert_eq!((scrape.outcome("returned"), scrape.outcome("indexed")), (3, 1));
@@ -113,12 +113,12 @@ async fn a_receipt_of_an_ended_session_settles_nothing_and_a_missing_dead_letter
     let mut subject = Subject::start(&rabbit, 10, true);
     let [a, b] = subject.take(2).await.try_into().ok().unwrap();
     rabbit.delete(&rabbit.dead()).await;
-    // The dead letter has nowhere to go: the session ends, and both messages are delivered again by the next one.
+    // The dead letter has no queue: the session ends, and the next one redelivers both messages.
     b.fail(DEAD, cause("no image")).await;
     a.done(Outcome::Indexed).await;
     assert_eq!(subject.scrape().value("stale_acks_total", &[]), 2);
     let [a, b] = subject.take(2).await.try_into().ok().unwrap();
-    assert_eq!([said(&a), said(&b)], ["a", "b"]);
+    assert_eq!([body_of(&a), body_of(&b)], ["a", "b"]);
     assert_eq!((a.generation(), b.generation()), (2, 2));
     a.done(Outcome::Indexed).await;
     b.fail(DEAD, cause("no image")).await;
@@ -143,7 +143,7 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
     a.done(Outcome::Indexed).await;
     rabbit.publish("b").await;
     let b = subject.next().await;
-    assert_eq!((said(&b), b.generation()), ("b".to_owned(), 2));
+    assert_eq!((body_of(&b), b.generation()), ("b".to_owned(), 2));
     b.done(Outcome::Deleted).await;
     let scrape = subject.close().await;
     assert_eq!((scrape.outcome("deleted"), scrape.value("stale_acks_total", &[])), (1, 1));
@@ -152,7 +152,7 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_keeps_the_message_and_says_why() {
+async fn a_dead_letter_has_the_message_and_the_reason() {
     let rabbit = Rabbit::declared(&[1]).await;
     let body = b"not text: \xff\x00";
     let properties = BasicProperties::default()
@@ -194,8 +194,8 @@ async fn a_dead_letter_keeps_the_message_and_says_why() {
 }
 
 #[tokio::test]
-async fn retries_wait_longer_each_time_and_come_back_with_their_history() {
-    // The second waits for as long as the test likes.
+async fn retries_wait_longer_each_time_and_keep_their_history() {
+    // The second delay is longer than the test.
     let rabbit = Rabbit::declared(&[1, 3600]).await;
     rabbit.publish_with(b"a", BasicProperties::default().with_headers(table(&[("trace", text("abc"))]))).await;
     let mut subject = Subject::start(&rabbit, 10, true);
@@ -204,14 +204,14 @@ async fn retries_wait_longer_each_time_and_come_back_with_their_history() {
     first.fail(retry(5, None), Cause { error: "busy".to_owned(), status: Some(503) }).await;
     let second = subject.next().await;
     let history = (second.attempts(), second.first_received_ms());
-    assert_eq!((said(&second), history), ("a".to_owned(), (1, received)));
+    assert_eq!((body_of(&second), history), ("a".to_owned(), (1, received)));
     second.fail(retry(5, None), cause("busy again")).await;
     rabbit.until_ready(&rabbit.retry(3600), 1).await;
 
-    // Others overtake it. A host's own wish counts at the first retry already.
+    // Other messages overtake it. The host's Retry-After counts at the first retry already.
     rabbit.publish("b").await;
     let b = subject.next().await;
-    assert_eq!(said(&b), "b");
+    assert_eq!(body_of(&b), "b");
     b.fail(retry(5, Some(Duration::from_mins(1))), cause("come later")).await;
     let scrape = subject.close().await;
     assert_eq!((scrape.outcome("retried"), scrape.value("retries_total", &[("cause", "host")])), (3, 3));
@@ -229,7 +229,7 @@ async fn retries_wait_longer_each_time_and_come_back_with_their_history() {
 }
 
 #[tokio::test]
-async fn a_budget_that_is_used_up_ends_in_the_dead_letters() {
+async fn a_message_without_attempts_left_is_dead_lettered() {
     let rabbit = Rabbit::declared(&[1]).await;
     let attempts = table(&[(headers::ATTEMPTS, AMQPValue::LongLongInt(2))]);
     rabbit.publish_with(b"a", BasicProperties::default().with_headers(attempts)).await;
@@ -243,7 +243,7 @@ async fn a_budget_that_is_used_up_ends_in_the_dead_letters() {
 }
 
 #[tokio::test]
-async fn no_more_than_the_prefetch_count_is_taken_and_nothing_while_the_gate_is_closed() {
+async fn deliveries_are_limited_by_the_prefetch_count_and_by_the_gate() {
     let rabbit = Rabbit::declared(&[1]).await;
     for number in 0..5 {
         rabbit.publish(&number.to_string()).await;
@@ -256,14 +256,14 @@ async fn no_more_than_the_prefetch_count_is_taken_and_nothing_while_the_gate_is_
     let [first, second] = subject.take(2).await.try_into().ok().unwrap();
     assert_eq!(rabbit.ready(&rabbit.queue).await, 3);
 
-    // The pause ends deliveries, not the session: what was taken is settled as ever. The broker counts a consumer until
+    // The closed gate ends deliveries, not the session: messages in flight are settled. The broker counts a consumer until
     // its last message is settled.
     subject.gate.send_replace(false);
     let queue = rabbit.queue.as_str();
     first.done(Outcome::Indexed).await;
     drop(second);
     until_equal("consumers", 0, async || {
-        // What came before the broker knew.
+        // Deliveries from before the broker knew of the cancellation.
         while let Ok(early) = timeout(Duration::from_millis(10), subject.consumer.next()).await {
             drop(early);
         }
@@ -275,7 +275,7 @@ async fn no_more_than_the_prefetch_count_is_taken_and_nothing_while_the_gate_is_
     let third = subject.next().await;
     assert_eq!(third.generation(), 1);
 
-    // Stopping gives back what nobody has taken yet; what was taken is settled as ever.
+    // Stopping requeues deliveries that the test has not received. Messages in flight are settled.
     until_equal("deliveries", 2, async || subject.scrape().value("inflight_messages", &[])).await;
     subject.consumer.stop();
     rabbit.until_ready(queue, 3).await;

@@ -1,4 +1,4 @@
-//! Both stores, each by itself, and that they find the same.
+//! Elasticsearch and the embedded store, and their agreement.
 
 mod elasticsearch;
 mod embedded;

@@ -1,7 +1,6 @@
-//! Both stores against float64 results of numpy: the same ten best, the same numbers.
+//! Both stores find the same ten best as numpy in float64, with the same scores.
 //!
 //! `tests/fixtures/agreement.py` describes the vectors and makes the fixture.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 
@@ -123,7 +122,7 @@ async fn agrees(store: &Store) {
 }
 
 #[test]
-fn the_vectors_are_those_of_the_script() {
+fn the_vectors_are_those_of_the_fixture_script() {
     let expected = fixture().first_values;
     let found: Vec<_> = vector(0).as_slice()[..expected.len()].iter().map(|&value| f64::from(value)).collect();
     assert_eq!(found, expected);

@@ -1,4 +1,5 @@
-//! The books of a test: what was published, against what the index and the dead letters hold.
+//! Accounting for what a test publishes: each image must be at its newest version in the index, each broken message a dead
+//! letter with its reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,58 +14,58 @@ use super::flow::Flow;
 use super::poll;
 use super::rabbit::{body, text_header};
 
-/// For everything that was published to be settled. Long enough for a broker that was killed to find an unconfirmed
-/// move out of a retry queue overdue, which takes it three minutes.
-const PATIENCE: Duration = Duration::from_mins(5);
-/// Documents read at once.
+/// For all messages to be settled. A broker that was killed needs three minutes to repeat an unconfirmed move out of a
+/// retry queue.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// Documents in one search.
 const PAGE: usize = 1000;
 /// Differences that are shown.
 const SHOWN: usize = 50;
 
-/// What was published, and what has been found among the dead letters so far.
+/// What was published, and the dead letters found so far.
 #[derive(Default)]
-pub struct Books {
-    /// The newest word on each image, by id.
+pub struct Ledger {
+    /// The newest version of each image, by id.
     images: BTreeMap<String, Newest>,
     /// The reason expected of each message that cannot become a document, by its body.
     broken: BTreeMap<String, &'static str>,
-    /// Reasons found, one for each dead letter, by the message's body.
+    /// The reason of each dead letter, by the message's body.
     letters: BTreeMap<String, Vec<String>>,
 }
 
 struct Newest {
     version: u64,
-    /// Where the image is; `None` after a deletion.
+    /// `None` after a deletion.
     url: Option<String>,
-    /// Elasticsearch has forgotten the version of this deletion.
+    /// Whether Elasticsearch has forgotten the version of this deletion.
     forgotten: bool,
 }
 
-/// What became of everything.
+/// The state of all that was published.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Images that stand at their newest version.
-    pub standing: u64,
-    /// Images that are gone, as they should.
+    /// Images at their newest version.
+    pub current: u64,
+    /// Images that are deleted, as they should be.
     pub deleted: u64,
     /// Images that an older message brought back after Elasticsearch had forgotten the deletion.
     pub revived: u64,
     /// Dead-lettered messages, by reason.
     pub dead: BTreeMap<String, u64>,
-    /// Dead letters beyond the first of a message: a worker that ends between confirm and acknowledgement repeats it.
+    /// Dead letters beyond the first of a message. A worker that ends between confirm and acknowledgement repeats it.
     pub repeated: u64,
-    /// Whatever should not be; empty where the books balance.
+    /// Everything that is not as it should be.
     pub differences: Vec<String>,
 }
 
-/// A document as it stands.
+/// A document of the index.
 struct Found {
     version: u64,
     url: String,
 }
 
-impl Books {
-    /// A message about an image is published; without a URL it is a deletion.
+impl Ledger {
+    /// Records a message about an image; without a URL it is a deletion.
     pub fn image(&mut self, id: &str, version: u64, url: Option<&str>) {
         let newest = Newest { version, url: url.map(ToOwned::to_owned), forgotten: false };
         let known =
@@ -74,13 +75,13 @@ impl Books {
         }
     }
 
-    /// A message is published that must end among the dead letters.
+    /// Records a message that must be dead-lettered.
     pub fn broken(&mut self, body: &str, reason: &'static str) {
         self.broken.insert(body.to_owned(), reason);
     }
 
-    /// Elasticsearch has been restarted: versions of deletions before that are forgotten (mappings/README.md), and an older
-    /// message that is delivered later may bring an image back.
+    /// Records a restart of Elasticsearch. It forgets the versions of deletions (mappings/README.md), so that an older message
+    /// that is delivered later may bring an image back.
     pub fn deletions_forgotten(&mut self) {
         self.images.values_mut().filter(|newest| newest.url.is_none()).for_each(|newest| newest.forgotten = true);
     }
@@ -90,9 +91,10 @@ impl Books {
         (self.images.len() as u64, self.broken.len() as u64)
     }
 
-    /// Waits until nothing waits anywhere and the books balance. `idle` says whether the workers have nothing in hand.
+    /// Waits until all queues but that of the dead letters are empty and there are no differences. `idle` says whether the
+    /// workers have no message in flight.
     pub async fn until_balanced(&mut self, flow: &Flow, mut idle: impl AsyncFnMut() -> bool) -> Balance {
-        poll::until_within("the books balance", PATIENCE, async || {
+        poll::until_within("published and found are the same", TIMEOUT, async || {
             if !idle().await {
                 return Err("a worker is busy".to_owned());
             }
@@ -102,15 +104,15 @@ impl Books {
                     waiting => return Err(format!("{waiting} messages wait in {queue}")),
                 }
             }
-            self.file(&flow.rabbit.drain(&flow.rabbit.dead()).await);
+            self.record(&flow.rabbit.drain(&flow.rabbit.dead()).await);
             let balance = self.compare(&documents(flow).await);
             if balance.differences.is_empty() { Ok(balance) } else { Err(balance.to_string()) }
         })
         .await
     }
 
-    /// Takes note of dead letters.
-    fn file(&mut self, letters: &[Delivery]) {
+    /// Records dead letters.
+    fn record(&mut self, letters: &[Delivery]) {
         for letter in letters {
             let reason = text_header(&letter.properties, headers::REASON).unwrap_or_default();
             self.letters.entry(body(letter)).or_default().push(reason);
@@ -120,10 +122,11 @@ impl Books {
     fn compare(&self, documents: &BTreeMap<String, Found>) -> Balance {
         let mut balance = Balance::default();
         let healthy = self.letters.iter().filter(|(body, _)| !self.broken.contains_key(*body));
-        let blame = |(body, reasons): (&String, &Vec<String>)| format!("{body} is healthy, but died of {reasons:?}");
-        balance.differences.extend(healthy.map(blame));
+        let difference =
+            |(body, reasons): (&String, &Vec<String>)| format!("{body} is healthy, but was dead-lettered: {reasons:?}");
+        balance.differences.extend(healthy.map(difference));
         let unknown = documents.keys().filter(|id| !self.images.contains_key(*id));
-        balance.differences.extend(unknown.map(|id| format!("{id} was not published, but stands in the index")));
+        balance.differences.extend(unknown.map(|id| format!("{id} was not published, but is in the index")));
         for (body, expected) in &self.broken {
             balance.count_broken(body, expected, self.letters.get(body).map_or(&[], Vec::as_slice));
         }
@@ -137,21 +140,21 @@ impl Books {
 impl Balance {
     fn count_broken(&mut self, body: &str, expected: &str, reasons: &[String]) {
         match reasons {
-            [] => self.differences.push(format!("{body} is lost: it should have died of {expected}")),
+            [] => self.differences.push(format!("{body} is lost: it should be dead-lettered as {expected}")),
             [_, again @ ..] if reasons.iter().all(|reason| reason == expected) => {
                 *self.dead.entry(expected.to_owned()).or_default() += 1;
                 self.repeated += again.len() as u64;
             }
-            others => self.differences.push(format!("{body} died of {others:?}, not {expected}")),
+            others => self.differences.push(format!("{body} is dead-lettered as {others:?}, not {expected}")),
         }
     }
 
     fn count_image(&mut self, id: &str, newest: &Newest, found: Option<&Found>) {
         match (&newest.url, found) {
-            (Some(url), Some(found)) if found.version == newest.version && found.url == *url => self.standing += 1,
+            (Some(url), Some(found)) if found.version == newest.version && found.url == *url => self.current += 1,
             (Some(_), Some(found)) => {
-                let (stands, should) = (found.version, newest.version);
-                self.differences.push(format!("{id} stands at version {stands} ({}), not {should}", found.url));
+                let (found_at, newest) = (found.version, newest.version);
+                self.differences.push(format!("{id} is at version {found_at} ({}), not {newest}", found.url));
             }
             (Some(url), None) => {
                 self.differences.push(format!("{id} version {} ({url}) is not in the index", newest.version));
@@ -159,8 +162,8 @@ impl Balance {
             (None, None) => self.deleted += 1,
             (None, Some(found)) if newest.forgotten && found.version < newest.version => self.revived += 1,
             (None, Some(found)) => {
-                let (stands, deleted) = (found.version, newest.version);
-                self.differences.push(format!("{id} was deleted at version {deleted}, but stands at {stands}"));
+                let (found_at, deleted) = (found.version, newest.version);
+                self.differences.push(format!("{id} was deleted at version {deleted}, but is at {found_at}"));
             }
         }
     }
@@ -168,15 +171,15 @@ impl Balance {
 
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { standing, deleted, revived, dead, repeated, differences } = self;
+        let Self { current, deleted, revived, dead, repeated, differences } = self;
         let dead_in_all: u64 = dead.values().sum();
-        write!(f, "{standing} indexed, {deleted} deleted, {revived} revived, {dead_in_all} dead-lettered {dead:?}, ")?;
+        write!(f, "{current} indexed, {deleted} deleted, {revived} revived, {dead_in_all} dead-lettered {dead:?}, ")?;
         write!(f, "{repeated} dead letters repeated, {} differences", differences.len())?;
         differences.iter().take(SHOWN).try_for_each(|difference| write!(f, "\n  {difference}"))
     }
 }
 
-/// Every document, by id. The id that a document is found under is the one that it states, and no two state the same.
+/// Every document, by id. Checks that `_id` is the id in the document, and that ids are unique.
 async fn documents(flow: &Flow) -> BTreeMap<String, Found> {
     flow.alias.refresh().await;
     let mut documents = BTreeMap::new();

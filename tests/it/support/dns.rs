@@ -1,4 +1,4 @@
-//! A name server that answers as told (UDP, RFC 1035).
+//! A scripted name server (UDP, RFC 1035).
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 
-/// What to answer to a question.
+/// The answer to a question.
 #[derive(Clone)]
 pub enum Reply {
-    /// These IPv4 addresses, to be used once (TTL 0).
+    /// These IPv4 addresses with a TTL of 0: a resolver must not keep them.
     Addresses(Vec<Ipv4Addr>),
     /// No such name (NXDOMAIN).
     NoSuchName,
     /// The server has failed (SERVFAIL).
     Failure,
-    /// Nothing at all.
+    /// No answer.
     Silence,
 }
 
@@ -70,7 +70,7 @@ fn question(packet: &[u8]) -> (String, bool, usize) {
     (labels.join("."), packet[at + 1..at + 3] == IPV4, at + 5)
 }
 
-/// The answer: the question's header and text again, with flags and counts changed, and the records.
+/// The answer: header and question again, with flags and counts changed, and the records.
 fn answer(question: &[u8], is_ipv4: bool, reply: &Reply) -> Option<Vec<u8>> {
     let (code, addresses) = match reply {
         Reply::Addresses(addresses) if is_ipv4 => (0, addresses.as_slice()),

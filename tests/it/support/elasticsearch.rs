@@ -1,4 +1,4 @@
-//! The real Elasticsearch of the tests, and aliases in it that no other test uses.
+//! The real Elasticsearch of the tests, and an alias in it for each test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,12 +21,12 @@ pub(crate) fn model() -> Manifest {
     Manifest::find("vgg16").unwrap()
 }
 
-/// A request with a JSON answer, past the code under test.
+/// A request with a JSON answer, beside the code under test.
 pub(crate) async fn request(method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
     request_at(&url(), method, path, body).await
 }
 
-/// The same, to another server than that of all tests.
+/// The same, to any server.
 pub(crate) async fn request_at(server: &str, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
     let mut request = reqwest::Client::new().request(method, format!("{server}/{path}"));
     if let Some(body) = body {
@@ -37,7 +37,7 @@ pub(crate) async fn request_at(server: &str, method: reqwest::Method, path: &str
     (status, serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
-/// An alias with everything behind it, removed when the test ends.
+/// An alias with its index and template, removed when the test ends.
 pub(crate) struct Alias {
     pub(crate) name: String,
     server: String,
@@ -48,7 +48,7 @@ impl Alias {
         Self::at(url())
     }
 
-    /// In another server than that of all tests.
+    /// In any server.
     pub(crate) fn at(server: String) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), fastrand::u32(..));
@@ -70,7 +70,7 @@ impl Alias {
         Store::open(&settings(self.address())).unwrap()
     }
 
-    /// A request about this alias, past the code under test; `path` begins with a slash.
+    /// A request about this alias, beside the code under test; `path` begins with a slash.
     pub(crate) async fn request(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> (u16, Value) {
         request_at(&self.server, method, &format!("{}{path}", self.name), body).await
     }

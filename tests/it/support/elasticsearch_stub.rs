@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use imgdex::store::elasticsearch::mapping;
 use imgdex::model::manifest::Manifest;
 use imgdex::store::Origin;
+use imgdex::store::elasticsearch::mapping;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -140,10 +140,10 @@ fn item(id: &str, status: u16) -> Value {
         503 => Some("unavailable_shards_exception"),
         _ => None,
     };
-    let mut fate = json!({"_index": "images-v1", "_id": id, "status": status});
+    let mut entry = json!({"_index": "images-v1", "_id": id, "status": status});
     match error {
-        Some(kind) => fate["error"] = json!({"type": kind, "reason": "as the test says"}),
-        None => fate["result"] = json!("created"),
+        Some(kind) => entry["error"] = json!({"type": kind, "reason": "as the test says"}),
+        None => entry["result"] = json!("created"),
     }
-    json!({"index": fate})
+    json!({"index": entry})
 }

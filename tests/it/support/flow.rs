@@ -1,4 +1,4 @@
-//! What a worker works with: queues in a real RabbitMQ, an index in a real Elasticsearch, a host of images.
+//! What a worker needs: queues in a real RabbitMQ, an index in a real Elasticsearch, a web server of images.
 
 use imgdex::model::manifest::Manifest;
 use reqwest::Method;
@@ -12,12 +12,12 @@ use super::rabbit::{self, Rabbit};
 use super::scrape::Scrape;
 use crate::support::elasticsearch::{self, Alias};
 
-/// What a worker works with, used by one test alone.
+/// Queues, index and web server of one test.
 pub struct Flow {
     pub rabbit: Rabbit,
     pub alias: Alias,
     pub images: Images,
-    /// The alias's address as workers are given it: a test may put a proxy before the server.
+    /// The address for workers: that of the alias, or of a proxy before it.
     pub store: String,
 }
 
@@ -34,7 +34,7 @@ impl Flow {
         Self::at(&rabbit::url(), elasticsearch::url()).await
     }
 
-    /// Queues only, with servers that are perhaps not those of all tests.
+    /// Queues only, in any servers.
     pub async fn at(broker: &str, elasticsearch: String) -> Self {
         let rabbit = Rabbit::declared_at(broker, &[1, 2]).await;
         let alias = Alias::at(elasticsearch);
@@ -49,7 +49,7 @@ impl Flow {
         (flow, proxy)
     }
 
-    /// The index, for a model.
+    /// Creates the index, for a model.
     pub async fn create_index(&self, model: &str) {
         self.alias.open().create(&Manifest::find(model).unwrap()).await.unwrap();
     }
@@ -59,7 +59,7 @@ impl Flow {
         self.worker_with(&["--model", "stub"]).await
     }
 
-    /// A worker with these flags besides what it needs to find everything.
+    /// A worker with these flags, besides those for queues, index and web server.
     pub async fn worker_with(&self, flags: &[&str]) -> Worker {
         let port = self.images.port().to_string();
         let fixed = ["worker", "--log", "info,imgdex=debug", "--admin-listen", "127.0.0.1:0", "--store", &self.store];
@@ -68,7 +68,7 @@ impl Flow {
         Worker::start(&all.chain(self.rabbit.flags()).collect::<Vec<_>>()).await
     }
 
-    /// `imgdex publish` of these lines.
+    /// Runs `imgdex publish` with these lines.
     pub async fn publish(&self, lines: &[impl AsRef<str>], flags: &[&str]) -> Finished {
         let all = ["publish", "-"].iter().chain(flags).map(ToString::to_string).chain(self.rabbit.flags());
         let lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
@@ -78,7 +78,7 @@ impl Flow {
         finished
     }
 
-    /// How many documents there are, once all that is written is visible.
+    /// How many documents there are, after a refresh.
     pub async fn documents(&self) -> u64 {
         self.alias.refresh().await;
         let (status, answer) = self.alias.request(Method::GET, "/_count", None).await;
@@ -86,17 +86,17 @@ impl Flow {
         answer["count"].as_u64().unwrap()
     }
 
-    /// Waits until there are so many.
+    /// Waits until there are this many documents.
     pub async fn until_documents(&self, expected: u64) {
         poll::until_equal("documents", expected, async || self.documents().await).await;
     }
 
-    /// Waits until nothing waits for a worker, for a retry or to be processed alone, and the worker has nothing in flight;
-    /// its metrics at that moment.
+    /// Waits until all queues but that of the dead letters are empty, and the worker has nothing in flight. Returns its
+    /// metrics at that moment.
     pub async fn until_settled(&self, worker: &Worker) -> Scrape {
         poll::until("everything is settled", async || {
-            // Twice: a message that moves between queues may be in none of them when each is asked, but it is received again
-            // in between.
+            // Twice: a message that moves between queues may be in none of them when each is asked. In this case it is
+            // received in between.
             let received = worker.scrape().await.value("messages_received_total", &[]);
             let mut waiting = self.waiting().await;
             let scrape = worker.scrape().await;
@@ -112,7 +112,7 @@ impl Flow {
         .await
     }
 
-    /// Messages that wait in any queue but that of the dead letters.
+    /// Messages in all queues but that of the dead letters.
     async fn waiting(&self) -> u64 {
         let mut ready = 0;
         for queue in self.rabbit.queues().iter().filter(|queue| **queue != self.rabbit.dead()) {
@@ -121,7 +121,7 @@ impl Flow {
         ready
     }
 
-    /// Every document without its vector, in order of their URLs.
+    /// Every document without its vector, by URL.
     pub async fn sources(&self) -> Vec<Value> {
         self.alias.refresh().await;
         let path = "/_search?size=10000&_source_excludes=image_vector";
@@ -133,12 +133,12 @@ impl Flow {
         sources
     }
 
-    /// The URLs that are indexed, in order.
+    /// The URLs of all documents, sorted.
     pub async fn indexed_urls(&self) -> Vec<String> {
         self.sources().await.iter().map(|source| source["url"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Checks that nothing waits anywhere and nothing was dead-lettered; to be called when no worker runs.
+    /// Checks that all queues are empty, that of the dead letters included. To be called when no worker runs.
     pub async fn assert_all_queues_empty(&self) {
         for queue in self.rabbit.queues() {
             assert_eq!(self.rabbit.ready(&queue).await, 0, "messages in {queue}");
@@ -147,7 +147,7 @@ impl Flow {
     }
 }
 
-/// In order.
+/// Sorts URLs.
 pub fn sorted(mut urls: Vec<String>) -> Vec<String> {
     urls.sort();
     urls

@@ -1,4 +1,4 @@
-//! A web server of bad hosts: each connection carries one request and is answered by a script.
+//! A scripted web server, for hosts that misbehave. Each connection carries one request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use url::Url;
 
-/// One thing that the host does with a connection. After the last one it closes.
+/// A step of the host's answer. After the last one the connection is closed.
 #[derive(Clone)]
 pub enum Act {
     /// Sends these bytes.
@@ -23,7 +23,7 @@ pub enum Act {
     Stall,
     /// Sends nothing until this is true.
     Await(watch::Receiver<bool>),
-    /// Breaks the connection with a TCP reset.
+    /// Resets the connection.
     Reset,
 }
 
@@ -77,7 +77,7 @@ impl WebHost {
                 tokio::spawn(async move {
                     let most = seen.now.fetch_add(1, Ordering::SeqCst) + 1;
                     seen.most.fetch_max(most, Ordering::SeqCst);
-                    // A client that has left is part of the game.
+                    // Clients may leave before their answer.
                     let _ = serve(stream, &seen, &*script).await;
                     seen.now.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -96,7 +96,7 @@ impl WebHost {
         Url::parse(&format!("http://{}{path}", self.address)).unwrap()
     }
 
-    /// A URL of this host under another name: whatever is below `localhost` is this machine.
+    /// A URL of this host under another name: all names below `localhost` are this machine.
     pub fn url_as(&self, name: &str, path: &str) -> String {
         format!("http://{name}.localhost:{}{path}", self.port())
     }
@@ -122,8 +122,8 @@ impl WebHost {
     }
 }
 
-/// An answer with a status line, headers (each ending in CRLF) and a body; the connection's end is the body's end unless a
-/// header says otherwise.
+/// An answer with a status line, headers (each ending in CRLF) and a body. The body ends with the connection unless a header
+/// says otherwise.
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n").into_bytes();
     bytes.extend_from_slice(body);
@@ -171,9 +171,9 @@ async fn serve(
             },
             Act::Stall => while stream.read(&mut [0; 64]).await? > 0 {},
             Act::Await(mut opened) => tokio::select! {
-                // Whoever would have opened it is gone otherwise.
+                // An error says that the sender is dropped.
                 _ = opened.wait_for(|open| *open) => {}
-                // The client leaves; it has said all that it has to say.
+                // After its request, a client sends nothing more: this is its end.
                 _ = stream.read_u8() => return Ok(()),
             },
             Act::Reset => {

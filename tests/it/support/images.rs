@@ -1,4 +1,4 @@
-//! A host of images: the fixtures, some slow, some broken.
+//! A web server of images: the fixtures, some of them slow or broken.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use super::http::{Act, Request, WebHost, answer, send};
 
-/// How long an image takes that is served slowly.
+/// How long a slow image takes.
 const SLOW: Duration = Duration::from_millis(1500);
-/// Parts that a slow image comes in.
+/// Parts of a slow image.
 const PARTS: usize = 30;
 
-/// The running host. By the first part of a path:
+/// The running server. By the first part of a path:
 /// - `/good` an image at once
 /// - `/slow` an image over 1.5 s
 /// - `/held` no answer while images are held, then an image
@@ -52,16 +52,16 @@ impl Images {
                 "late" if before() < 1 => {
                     send("404 Not Found", &format!("Retry-After: {}\r\n", parts.next().unwrap()), b"")
                 }
-                // Too long to be waited for in the process.
+                // Longer than a worker waits without a retry queue.
                 "busy" if before() < 1 => send("503 Service Unavailable", "Retry-After: 30\r\n", b""),
-                // More than are tried in one go.
+                // More requests than one attempt makes.
                 "reset" if before() < 3 => vec![Act::Reset],
                 "good" | "late" | "busy" | "reset" => send("200 OK", "", image),
                 "slow" => {
                     let start = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
                     let pieces = image.chunks(image.len().div_ceil(PARTS));
                     let pause = SLOW / PARTS as u32;
-                    // The last byte of each piece by itself, so that the pause comes after the piece.
+                    // `Drip` pauses after each byte, so it sends only the last byte of a piece.
                     let drips = pieces.flat_map(|piece| {
                         let (last, rest) = piece.split_last().unwrap();
                         [Act::Send(rest.to_vec()), Act::Drip(vec![*last], pause)]
@@ -89,12 +89,12 @@ impl Images {
         self.host.url(path).to_string()
     }
 
-    /// URLs of so many images, each of another address and, as far as there are so many, another fixture.
+    /// `count` different URLs. The fixtures are served in turn.
     pub fn urls(&self, kind: &str, count: usize) -> Vec<String> {
         (0..count).map(|number| self.url(&format!("/{kind}/{number}"))).collect()
     }
 
-    /// How many requests came for paths that begin so.
+    /// How many requests came for paths of this kind.
     pub fn requests(&self, kind: &str) -> usize {
         let start = format!("/{kind}/");
         self.host.requests().iter().filter(|request| request.target().starts_with(&start)).count()
@@ -111,7 +111,7 @@ impl Images {
     }
 }
 
-/// The colour that `model::stub` does not survive.
+/// An image of the colour that ends a process with the stub model.
 fn deadly() -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     let image = image::RgbImage::from_pixel(8, 8, image::Rgb([13, 66, 6]));

@@ -1,26 +1,26 @@
-//! Changes to the tests' RabbitMQ that only its management plugin can make, undone when dropped.
+//! Policies, users and permissions of RabbitMQ, which only its management plugin can make; removed when dropped.
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
-/// Something made by the management plugin, removed when dropped.
-pub struct Made {
+/// An object that the management plugin made, removed when dropped.
+pub struct Resource {
     url: String,
 }
 
-impl Made {
-    /// Puts this at a path of the plugin; `None` where the tests have no plugin.
-    pub async fn put(path: &str, what: Value) -> Option<Self> {
+impl Resource {
+    /// Puts the object at a path of the plugin's API; `None` where the tests have no plugin.
+    pub async fn put(path: &str, object: Value) -> Option<Self> {
         let base = std::env::var("IMGDEX_TEST_MANAGEMENT_URL").ok().filter(|url| !url.is_empty())?;
-        let made = Self { url: format!("{}/api/{path}", base.trim_end_matches('/')) };
-        let request = request(Method::PUT, &made.url).header("content-type", "application/json");
-        let answer = request.body(what.to_string()).send().await.unwrap();
+        let resource = Self { url: format!("{}/api/{path}", base.trim_end_matches('/')) };
+        let request = request(Method::PUT, &resource.url).header("content-type", "application/json");
+        let answer = request.body(object.to_string()).send().await.unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        Some(made)
+        Some(resource)
     }
 }
 
-impl Drop for Made {
+impl Drop for Resource {
     /// On a thread of its own, because the runtime of the test may be ending.
     fn drop(&mut self) {
         let url = std::mem::take(&mut self.url);

@@ -1,4 +1,4 @@
-//! What the tests share: one file per subject.
+//! What the tests share: servers, stubs, faults, and the program as a child process.
 
 pub mod accounting;
 pub mod dns;
@@ -18,7 +18,7 @@ pub mod service;
 pub mod tcp_faults;
 pub mod usage;
 
-/// The folder that models/fetch.sh filled.
+/// The folder that `models/fetch.sh` fills.
 pub fn model_folder() -> std::path::PathBuf {
     let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
     let data = || variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));

@@ -1,34 +1,34 @@
-//! Waiting for what others do: asked again and again until a deadline, never a fixed sleep.
+//! Waiting by polling until a deadline, instead of by a fixed sleep.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Far beyond what anything takes on a busy machine: only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Far longer than anything takes on a busy machine: only a failing test waits for it.
+const TIMEOUT: Duration = Duration::from_mins(1);
 const INTERVAL: Duration = Duration::from_millis(50);
-/// For what is over soon after it has begun.
+/// For states that last a short time.
 const SHORT_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Waits until the probe has something to return. What it says instead is shown when the time is up.
+/// Waits until the probe returns `Ok`. Its last `Err` is shown when the time is up.
 pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<T, String>) -> T {
-    until_within(what, PATIENCE, probe).await
+    until_within(what, TIMEOUT, probe).await
 }
 
-/// The same, for what takes long.
-pub async fn until_within<T>(what: &str, patience: Duration, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + patience;
+/// The same, with a time-out.
+pub async fn until_within<T>(what: &str, timeout: Duration, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + timeout;
     loop {
         match probe().await {
             Ok(found) => return found,
-            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {patience:?}, but {seen}"),
+            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {timeout:?}, but {seen}"),
             Err(_) => sleep(INTERVAL).await,
         }
     }
 }
 
-/// Waits until the probe returns what is expected.
+/// Waits until the probe returns this value.
 pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut probe: impl AsyncFnMut() -> T) {
     until(what, async || {
         let seen = probe().await;
@@ -37,7 +37,7 @@ pub async fn until_equal<T: PartialEq + Debug>(what: &str, expected: T, mut prob
     .await;
 }
 
-/// Waits until the probe says yes, and returns at that moment, as nearly as can be.
+/// Waits until the probe returns `true`, and polls often enough to return at that moment.
 pub async fn at_once(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     soon(what, async {
         while !probe().await {
@@ -47,22 +47,22 @@ pub async fn at_once(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// Tells a story while something is asked again and again, after a pause each time; how often it was.
-pub async fn throughout<T>(story: impl Future<Output = T>, pause: Duration, mut probe: impl AsyncFnMut()) -> (T, u64) {
-    let mut asked = 0;
-    let asking = async {
+/// Runs an action while a probe is called repeatedly, with a pause after each call. Returns how often it was called.
+pub async fn throughout<T>(action: impl Future<Output = T>, pause: Duration, mut probe: impl AsyncFnMut()) -> (T, u64) {
+    let mut calls = 0;
+    let probing = async {
         loop {
             probe().await;
-            asked += 1;
+            calls += 1;
             sleep(pause).await;
         }
     };
-    let told = tokio::select! { told = story => told, never = asking => never };
-    (told, asked)
+    let result = tokio::select! { result = action => result, never = probing => never };
+    (result, calls)
 }
 
-/// Waits for something that would hang if the code were wrong.
+/// Waits for a future that would hang if the code were wrong.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let in_time = tokio::time::timeout(PATIENCE, future).await.ok();
-    in_time.unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+    let in_time = tokio::time::timeout(TIMEOUT, future).await.ok();
+    in_time.unwrap_or_else(|| panic!("{what}: not within {TIMEOUT:?}"))
 }

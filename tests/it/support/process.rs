@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::poll;
 use super::scrape::Scrape;
 
-/// The program with nothing of this process' environment: a setting there would change what is tested.
+/// The program without this process's environment, which may have settings of the program.
 fn imgdex(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imgdex"));
     command.args(arguments).env_clear().env("HOME", env!("CARGO_TARGET_TMPDIR")).env("RUST_BACKTRACE", "1");
@@ -37,7 +37,7 @@ pub async fn run(arguments: &[impl AsRef<OsStr>], stdin: &str) -> Finished {
     let stdin = stdin.to_owned();
     let running = tokio::task::spawn_blocking(move || {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A command that refuses to start does not read.
+        // A command that refuses its arguments does not read.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -55,7 +55,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts it, and waits until it serves its admin routes.
+    /// Starts a worker, and waits until it serves its admin routes.
     pub async fn start(arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut child = imgdex(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Mutex<String>>::default();
@@ -67,7 +67,7 @@ impl Worker {
                 log.push('\n');
             }
         });
-        // Killed on drop from here on.
+        // From here on, the process is killed on drop.
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut worker = Self { child, log, address: unknown, client: reqwest::Client::new() };
         worker.address = poll::until("the worker's address", async || {
@@ -78,7 +78,7 @@ impl Worker {
         worker
     }
 
-    /// Waits until its log has these words.
+    /// Waits until the log contains these words.
     pub async fn until_logged(&self, words: &str) {
         poll::until("the worker's log", async || {
             if self.log().contains(words) { Ok(()) } else { Err(format!("{words:?} is not in it")) }
@@ -86,17 +86,17 @@ impl Worker {
         .await;
     }
 
-    /// Its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// An admin route.
+    /// Requests an admin route: status and body.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let answer = self.client.get(format!("http://{}{path}", self.address)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
@@ -108,7 +108,7 @@ impl Worker {
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    /// Waits until it is ready.
+    /// Waits until `/ready` answers 200.
     pub async fn until_ready(&self) {
         poll::until("the worker is ready", async || match self.ready().await {
             (200, _) => Ok(()),
@@ -117,24 +117,24 @@ impl Worker {
         .await;
     }
 
-    /// Waits until `/ready` says no, and why this condition is not met with all these words.
+    /// Waits until `/ready` answers 503 and the reason of this condition contains all these words.
     pub async fn until_not_ready(&self, condition: &str, words: &[&str]) {
         poll::until(&format!("the reason of the {condition} in /ready"), async || {
             let (status, report) = self.ready().await;
             let reason = report["conditions"][condition]["reason"].as_str().unwrap_or_default();
-            let said = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
-            if said { Ok(()) } else { Err(format!("{status} {report}")) }
+            let expected = status == 503 && report["ready"] == false && words.iter().all(|word| reason.contains(word));
+            if expected { Ok(()) } else { Err(format!("{status} {report}")) }
         })
         .await;
     }
 
-    /// Waits until it has a session with the broker.
+    /// Waits until the worker has a session with the broker.
     pub async fn until_connected(&self) {
         let connected = async || self.ready().await.1["conditions"]["broker"]["ready"] == true;
         poll::until_equal("the session with the broker", true, connected).await;
     }
 
-    /// `/metrics`. The books balance at every moment.
+    /// `/metrics`. Checks that the counters reconcile.
     pub async fn scrape(&self) -> Scrape {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "{text}");
@@ -148,18 +148,18 @@ impl Worker {
         poll::until_equal(what, expected, async || value(&self.scrape().await)).await;
     }
 
-    /// Asks it to stop, and waits for its exit code; `None` where a signal ended it.
+    /// Sends SIGTERM and waits for the exit code; `None` where a signal ended the process.
     pub async fn terminate(&mut self) -> Option<i32> {
-        self.ask_to_stop();
+        self.send_sigterm();
         self.ended().await
     }
 
-    /// Asks it to stop, with SIGTERM.
-    pub fn ask_to_stop(&self) {
+    /// Sends SIGTERM.
+    pub fn send_sigterm(&self) {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), Signal::SIGTERM).unwrap();
     }
 
-    /// Waits for its exit code; `None` where a signal ended it.
+    /// Waits for the exit code; `None` where a signal ended the process.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = poll::until("the worker ends", async || {
             self.child.try_wait().unwrap().ok_or_else(|| "still runs".to_owned())
@@ -167,12 +167,12 @@ impl Worker {
         ended.await.code()
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Ends it without a chance to do anything.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -181,7 +181,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

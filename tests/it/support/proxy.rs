@@ -1,5 +1,4 @@
-//! A proxy in front of the real Elasticsearch, for what happens between it and its clients: requests and answers that are
-//! held, errors as a test says, a server that is gone.
+//! A proxy in front of the real Elasticsearch, which holds requests and answers, answers with errors, or refuses connections.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::poll;
 
-/// A request as it came.
+/// A request of a client.
 pub struct Request {
     /// How many bulk requests came before it.
     pub bulks_before: usize,
@@ -27,26 +26,26 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Elasticsearch answers it.
+pub enum Handling {
+    /// Passes it to Elasticsearch, and the answer to the client.
     Forward,
-    /// Elasticsearch sees it only when the test releases it, even if its client has gone by then.
+    /// Passes it to Elasticsearch when the test releases it, even if its client has gone by then.
     HoldRequest,
-    /// Elasticsearch has done it, but its answer is held until the test releases it.
+    /// Passes it to Elasticsearch, and holds the answer until the test releases it.
     HoldAnswer,
-    /// Elasticsearch does not see it; this status is answered.
+    /// Answers with this status. Elasticsearch does not see the request.
     Status(u16),
 }
 
-type Script = dyn Fn(&Request) -> Fate + Send + Sync;
+type Script = dyn Fn(&Request) -> Handling + Send + Sync;
 
-/// The running proxy. At first it forwards everything.
+/// The running proxy. It starts by forwarding everything.
 pub struct Proxy {
     state: Arc<State>,
     address: SocketAddr,
-    /// Bound but never listening: keeps the port for this proxy while it refuses connections.
+    /// Bound, but never listening: keeps the port while the proxy refuses connections.
     _port: TcpSocket,
     /// Cancelled when the proxy goes down. Behind a lock, so that tests need no `mut`.
     up: Mutex<CancellationToken>,
@@ -60,21 +59,21 @@ struct State {
     bulks: AtomicUsize,
     /// How many requests are held at this moment.
     held: watch::Sender<usize>,
-    /// How often the held ones were let go, and whether they went on the last time.
-    verdicts: watch::Sender<(usize, bool)>,
+    /// How often the held requests were released or dropped, and whether it was a release the last time.
+    releases: watch::Sender<(usize, bool)>,
 }
 
 impl Proxy {
-    /// Starts on a free port of 127.0.0.1, in front of a server's address.
+    /// Starts on a free port of 127.0.0.1, in front of this server.
     pub fn start(server: String) -> Self {
         let port = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let state = State {
             server,
             client: Client::new(),
-            script: Mutex::new(Arc::new(|_: &Request| Fate::Forward)),
+            script: Mutex::new(Arc::new(|_: &Request| Handling::Forward)),
             bulks: AtomicUsize::new(0),
             held: watch::Sender::new(0),
-            verdicts: watch::Sender::new((0, true)),
+            releases: watch::Sender::new((0, true)),
         };
         let (state, address) = (Arc::new(state), port.local_addr().unwrap());
         let proxy = Self { state, address, _port: port, up: Mutex::default() };
@@ -87,14 +86,14 @@ impl Proxy {
         format!("http://{}/{alias}", self.address)
     }
 
-    /// Says what becomes of each request from now on.
-    pub fn script(&self, script: impl Fn(&Request) -> Fate + Send + Sync + 'static) {
+    /// Decides about each request from now on.
+    pub fn script(&self, script: impl Fn(&Request) -> Handling + Send + Sync + 'static) {
         *self.state.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// Says what becomes of each bulk request from now on; everything else is forwarded.
-    pub fn bulks_meet(&self, fate: Fate) {
-        self.script(move |request| if request.is_bulk() { fate } else { Fate::Forward });
+    /// Decides about all bulk requests from now on. Other requests are forwarded.
+    pub fn handle_bulks(&self, handling: Handling) {
+        self.script(move |request| if request.is_bulk() { handling } else { Handling::Forward });
     }
 
     /// How many bulk requests came so far.
@@ -102,30 +101,30 @@ impl Proxy {
         self.state.bulks.load(Ordering::SeqCst)
     }
 
-    /// Waits until a request is held, before or after Elasticsearch has done it.
+    /// Waits until a request or an answer is held.
     pub async fn until_held(&self) {
         let mut held = self.state.held.subscribe();
         poll::soon("a held request", held.wait_for(|held| *held > 0)).await.unwrap();
     }
 
-    /// Lets what is held go on, and returns at that moment. What comes later is held again if the script says so.
+    /// Releases what is held, and waits until nothing is. Later requests are held again if the script says so.
     pub async fn release(&self) {
-        self.state.verdicts.send_modify(|(count, goes_on)| (*count, *goes_on) = (*count + 1, true));
+        self.state.releases.send_modify(|(count, released)| (*count, *released) = (*count + 1, true));
         let mut held = self.state.held.subscribe();
         poll::soon("no held request", held.wait_for(|held| *held == 0)).await.unwrap();
     }
 
-    /// Ends what is held with its connection, as if it were lost on the way.
-    pub fn forget(&self) {
-        self.state.verdicts.send_modify(|(count, goes_on)| (*count, *goes_on) = (*count + 1, false));
+    /// Drops what is held and closes its connections, as if it were lost on the way.
+    pub fn drop_held(&self) {
+        self.state.releases.send_modify(|(count, released)| (*count, *released) = (*count + 1, false));
     }
 
-    /// Breaks every connection, and refuses new ones until [`Self::up`].
+    /// Resets every connection, and refuses new ones until [`Self::up`].
     pub fn down(&self) {
         self.up.lock().unwrap().cancel();
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub fn up(&self) {
         let listener = bind(self.address).listen(128).unwrap();
         let up = CancellationToken::new();
@@ -155,7 +154,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, up: CancellationToken)
         let (state, up) = (Arc::clone(&state), up.clone());
         tokio::spawn(async move {
             let mut stream = BufStream::new(stream);
-            // A client that has left is part of the game.
+            // Clients may leave before their answer.
             if up.run_until_cancelled(state.serve(&mut stream)).await.is_none() {
                 let _ = stream.get_ref().set_zero_linger();
             }
@@ -169,21 +168,21 @@ impl State {
         let request = self.read(stream).await?;
         let script = Arc::clone(&self.script.lock().unwrap());
         let answer = match script(&request) {
-            Fate::Forward => self.forward(request).await,
-            Fate::HoldRequest => {
+            Handling::Forward => self.forward(request).await,
+            Handling::HoldRequest => {
                 if !self.hold().await {
                     return Ok(());
                 }
                 self.forward(request).await
             }
-            Fate::HoldAnswer => {
+            Handling::HoldAnswer => {
                 let answer = self.forward(request).await;
                 if !self.hold().await {
                     return Ok(());
                 }
                 answer
             }
-            Fate::Status(status) => {
+            Handling::Status(status) => {
                 let error = json!({ "type": "scripted", "reason": "as the test says" });
                 (status, json!({ "error": error, "status": status }).to_string().into())
             }
@@ -202,7 +201,7 @@ impl State {
         Ok(request)
     }
 
-    /// Elasticsearch's answer. A server that is gone is a bad gateway.
+    /// Elasticsearch's answer, or 502 where there is none.
     async fn forward(&self, request: Request) -> (u16, bytes::Bytes) {
         let kind = if request.is_bulk() { "application/x-ndjson" } else { "application/json" };
         let method = request.method.parse().unwrap();
@@ -214,17 +213,17 @@ impl State {
         answer.bytes().await.map_or_else(|_| (502, bytes::Bytes::new()), |body| (status, body))
     }
 
-    /// Waits for the test's word; `false` where the held one does not go on.
+    /// Waits until the test releases (`true`) or drops (`false`) what is held.
     async fn hold(&self) -> bool {
-        let mut verdicts = self.verdicts.subscribe();
-        let before = verdicts.borrow_and_update().0;
+        let mut releases = self.releases.subscribe();
+        let before = releases.borrow_and_update().0;
         let _held = Held::count(&self.held);
-        let verdict = verdicts.wait_for(|(count, _)| *count > before).await;
-        verdict.is_ok_and(|verdict| verdict.1)
+        let release = releases.wait_for(|(count, _)| *count > before).await;
+        release.is_ok_and(|release| release.1)
     }
 }
 
-/// Counted as held for as long as it lives.
+/// Counts as held until it is dropped.
 struct Held<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Held<'a> {

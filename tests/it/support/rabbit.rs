@@ -27,12 +27,12 @@ async fn connect(url: &str) -> Connection {
     Connection::connect(url, ConnectionProperties::default()).await.unwrap()
 }
 
-/// Names for an exchange and its queues, deleted when the test ends, and a connection past the code under test.
+/// An exchange and its queues, deleted when the test ends, and a connection beside the code under test.
 pub struct Rabbit {
     connection: Connection,
     /// The broker's address.
     pub url: String,
-    /// The address that the program is given instead: of a relay, of another user.
+    /// The address for the program, where it is another one: of a relay, of another user.
     pub given: Option<String>,
     /// The exchange.
     pub exchange: String,
@@ -66,14 +66,14 @@ impl Rabbit {
         Self::declared_at(&url(), delays).await
     }
 
-    /// The same, in a broker that is perhaps not that of all tests.
+    /// The same, in any broker.
     pub async fn declared_at(url: &str, delays: &[u32]) -> Self {
         let rabbit = Self::new_at(url, delays).await;
         rabbit.declare().await;
         rabbit
     }
 
-    /// Declares whatever is missing.
+    /// Declares what is missing.
     pub async fn declare(&self) {
         Publisher::connect(self.settings()).await.unwrap().close().await;
     }
@@ -88,7 +88,7 @@ impl Rabbit {
         format!("{}.retry.{seconds}", self.queue)
     }
 
-    /// The queue of messages that are to be processed alone.
+    /// The queue of messages that are processed alone.
     pub fn suspects(&self) -> String {
         format!("{}.suspects", self.queue)
     }
@@ -99,7 +99,7 @@ impl Rabbit {
         retries.chain([self.dead(), self.suspects(), self.queue.clone()]).collect()
     }
 
-    /// For the library.
+    /// Settings for the library.
     pub fn settings(&self) -> Settings {
         Settings {
             address: self.url.as_str().into(),
@@ -109,7 +109,7 @@ impl Rabbit {
         }
     }
 
-    /// For the command line.
+    /// Flags for the command line.
     pub fn flags(&self) -> Vec<String> {
         let delays: Vec<_> = self.delays.iter().map(u32::to_string).collect();
         let url = self.given.as_ref().unwrap_or(&self.url);
@@ -118,17 +118,17 @@ impl Rabbit {
         flags.map(ToOwned::to_owned).into_iter().chain(delays).collect()
     }
 
-    /// A channel of its own: whatever the broker refuses closes the channel.
+    /// A new channel, since the broker closes a channel when it refuses a method.
     pub async fn channel(&self) -> Channel {
         self.connection.create_channel().await.unwrap()
     }
 
-    /// Connects anew, after a restart of the broker.
+    /// Connects again, after a restart of the broker.
     pub async fn reconnect(&mut self) {
         self.connection = connect(&self.url).await;
     }
 
-    /// Publishes to the work queue through the default exchange, as anyone may.
+    /// Publishes to the work queue through the default exchange.
     pub async fn publish_with(&self, body: &[u8], properties: BasicProperties) {
         let channel = self.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -139,7 +139,7 @@ impl Rabbit {
         channel.close(200, "done".into()).await.unwrap();
     }
 
-    /// As above, with nothing but the body.
+    /// The same, without properties.
     pub async fn publish(&self, body: &str) {
         self.publish_with(body.as_bytes(), BasicProperties::default()).await;
     }
@@ -153,7 +153,7 @@ impl Rabbit {
         queue.message_count()
     }
 
-    /// Waits until so many messages of a queue are ready for a consumer.
+    /// Waits until this many messages of a queue are ready for a consumer.
     pub async fn until_ready(&self, queue: &str, expected: u32) {
         poll::until_equal(&format!("ready messages in {queue}"), expected, async || self.ready(queue).await).await;
     }
@@ -167,7 +167,7 @@ impl Rabbit {
         Some(message)
     }
 
-    /// Takes so many messages out of a queue, and checks that there are no more.
+    /// Takes this many messages out of a queue, and checks that there are no more.
     pub async fn take_all(&self, queue: &str, expected: u32) -> Vec<Delivery> {
         self.until_ready(queue, expected).await;
         let messages = self.drain(queue).await;
@@ -175,8 +175,8 @@ impl Rabbit {
         messages
     }
 
-    /// Checks that nothing is left in the work queue. A message published after a consumer has closed comes after those
-    /// that this consumer gave back.
+    /// Checks that the work queue is empty. A message that is published after a consumer has closed comes after those that
+    /// this consumer requeued.
     pub async fn assert_nothing_left(&self) {
         const MARKER: &str = "marker";
         self.publish(MARKER).await;
@@ -184,7 +184,7 @@ impl Rabbit {
         assert_eq!(left, [MARKER]);
     }
 
-    /// Takes everything out of a queue that is ready.
+    /// Takes all ready messages out of a queue.
     pub async fn drain(&self, queue: &str) -> Vec<Delivery> {
         let channel = self.channel().await;
         let mut messages = Vec::new();
@@ -196,14 +196,14 @@ impl Rabbit {
         messages
     }
 
-    /// Deletes a queue with all that is in it.
+    /// Deletes a queue with its messages.
     pub async fn delete(&self, queue: &str) {
         let channel = self.channel().await;
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
         channel.close(200, "done".into()).await.unwrap();
     }
 
-    /// What the management plugin knows, where the tests have one.
+    /// An object of the management plugin's API; `None` where the tests have no plugin.
     pub async fn management(path: &str) -> Option<Value> {
         let answer = management(Method::GET, path).await?;
         assert_eq!(answer.status(), 200, "{path}");
@@ -216,7 +216,7 @@ impl Rabbit {
         if Self::management(&path).await.is_none() {
             return false;
         }
-        // The plugin learns a little later who consumes, and who does no longer.
+        // The plugin learns of consumers with a delay.
         poll::until("a connection is closed", async || {
             let queue = Self::management(&path).await.unwrap();
             for consumer in queue["consumer_details"].as_array().into_iter().flatten() {

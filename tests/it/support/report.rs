@@ -3,12 +3,12 @@
 use std::fmt::Display;
 use std::io::Write;
 
-/// How often, how many, how long: the first in `make test`, the second in `make guarantees`.
+/// A count or duration: the first in `make test`, the second in `make guarantees`.
 pub fn scaled<T>(reduced: T, full: T) -> T {
     if std::env::var_os("IMGDEX_TEST_FULL").is_some() { full } else { reduced }
 }
 
-/// Tells what a test has counted, for the report of `make guarantees`.
+/// Prints what a test has counted, and adds it to the report of `make guarantees`.
 pub fn report(guarantee: u8, counted: impl Display) {
     let test = std::thread::current().name().unwrap_or("unknown").to_owned();
     let line = format!("{guarantee}\t{test}\t{counted}\n");

@@ -1,10 +1,10 @@
-//! Reading `/metrics`.
+//! Reads `/metrics`.
 
 use std::collections::BTreeMap;
 
 use imgdex::metrics::Metrics;
 
-/// One state of all metrics.
+/// All metrics at one moment.
 pub struct Scrape {
     text: String,
     samples: Vec<Sample>,
@@ -17,7 +17,7 @@ struct Sample {
 }
 
 impl Scrape {
-    /// Reads the Prometheus text format, as far as this program writes it.
+    /// Reads the Prometheus text format, as far as the program uses it.
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).map(sample).collect();
         Self { text: text.to_owned(), samples }
@@ -28,7 +28,7 @@ impl Scrape {
         Self::parse(&String::from_utf8(metrics.render().unwrap()).unwrap())
     }
 
-    /// The sum over all samples of a metric with these labels, and perhaps others. The name is without prefix.
+    /// The sum over all samples of a metric that have these labels. The name is without prefix.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let name = format!("imgdex_{name}");
         let fits = |sample: &&Sample| {
@@ -37,12 +37,12 @@ impl Scrape {
         self.samples.iter().filter(fits).map(|sample| sample.value).sum::<f64>() as u64
     }
 
-    /// How many deliveries ended so.
+    /// How many deliveries have this outcome.
     pub fn outcome(&self, outcome: &str) -> u64 {
         self.value("messages_total", &[("outcome", outcome)])
     }
 
-    /// The value of each label value that is not zero.
+    /// The values that are not zero, by this label.
     pub fn by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
         let name = format!("imgdex_{name}");
         let counted = self.samples.iter().filter(|sample| sample.name == name && sample.value != 0.0);
@@ -58,11 +58,11 @@ impl Scrape {
         })
     }
 
-    /// Every delivery is counted in once, and out at most once.
+    /// Checks that every delivery is either settled once or in flight.
     pub fn reconcile(&self) {
         let (received, settled) = (self.value("messages_received_total", &[]), self.value("messages_total", &[]));
         let in_flight = self.value("inflight_messages", &[]);
-        assert_eq!(received, settled + in_flight, "the books do not balance:\n{}", self.text);
+        assert_eq!(received, settled + in_flight, "received is not settled and in flight:\n{}", self.text);
     }
 }
 

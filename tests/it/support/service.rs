@@ -1,4 +1,4 @@
-//! Servers of a test's own, for what must not happen to those that all tests share: restarts, kills, other settings.
+//! Servers of one test, which it may restart, kill, or start with other settings.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// A running server with its whole state in a folder of its own; stopped and removed when dropped.
+/// A running server with its state in a folder of its own; stopped and removed when dropped.
 pub struct Service {
     name: &'static str,
     folder: TempDir,
@@ -21,7 +21,7 @@ impl Service {
         Self::rabbitmq_with("").await
     }
 
-    /// A RabbitMQ with these settings besides those that every one has, as Erlang terms.
+    /// A RabbitMQ with more settings, as Erlang terms.
     pub async fn rabbitmq_with(settings: &str) -> Self {
         Self::start_new("rabbitmq", &format!("[{{rabbit, [{settings}]}}].")).await
     }
@@ -41,32 +41,32 @@ impl Service {
         service
     }
 
-    /// Starts it again, on the same ports and with the same state.
+    /// Starts the server again, on the same ports and with the same state.
     pub async fn start(&self) {
         self.script("start").await;
     }
 
-    /// Stops it in order.
+    /// Stops the server in order.
     pub async fn stop(&self) {
         self.script("stop").await;
     }
 
-    /// Ends the server's process without a chance to do anything.
+    /// Sends SIGKILL to the server.
     pub fn kill(&self) {
         let pid = self.read("pid").parse().unwrap();
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
 
-    /// Its address.
+    /// The address.
     pub fn url(&self) -> String {
         self.read("url")
     }
 
-    /// A command with this server's script.
+    /// Runs this server's script.
     async fn script(&self, verb: &str) {
         let mut command = Command::new(script(self.name));
         command.args([OsStr::new(verb), self.folder.path().as_os_str()]).env("ES_HEAP", "512m");
-        // Neither an answer file nor a log of its own: what it says belongs to the test's output.
+        // The script's messages belong to the test's output.
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(output.status.success(), "{verb} {}: {}", self.name, String::from_utf8_lossy(&output.stderr));
     }

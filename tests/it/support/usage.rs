@@ -1,23 +1,23 @@
-//! What a process takes from the machine, as Linux counts it.
+//! Descriptors, threads and memory of a process, as Linux counts them.
 
 use std::fmt;
 use std::fs;
 
-/// What a process holds at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// Open files and sockets.
     pub descriptors: usize,
     /// Threads.
     pub threads: usize,
-    /// Connections to the broker, those included that are given up: the client library has a thread for each.
+    /// Connections to the broker, abandoned ones included: the client library has a thread for each.
     pub connections: usize,
     /// Resident memory in MiB.
     pub memory: usize,
 }
 
 impl Usage {
-    /// Of a running process.
+    /// The resources of a running process.
     pub fn of(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let number = |name: &str| -> usize {
@@ -32,7 +32,7 @@ impl Usage {
         }
     }
 
-    /// Whether this is no more than what was held before, and so much besides.
+    /// Whether this is at most `before` and `noise`.
     pub fn is_within(&self, before: &Self, noise: &Self) -> bool {
         self.descriptors <= before.descriptors + noise.descriptors
             && self.threads <= before.threads + noise.threads
@@ -50,7 +50,7 @@ impl fmt::Display for Usage {
 
 fn threads_named(pid: u32, name: &str) -> usize {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    // Some end while they are counted.
+    // Threads may end while they are counted.
     let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
     names.filter(|found| found.trim_end() == name).count()
 }

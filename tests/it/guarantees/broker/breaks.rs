@@ -1,5 +1,5 @@
-//! Guarantees 12 and 13: sessions that are broken off under messages in flight are followed by others, and what is settled
-//! too late is skipped and counted.
+//! Guarantees 12 and 13: a session that ends with messages in flight is followed by another. Acknowledgements of the ended
+//! session are skipped and counted.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::tcp_faults::Relay;
 
 #[tokio::test]
 async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
-    // In ms; the broker looks for overdue acknowledgements at each tick of a channel, once a minute otherwise.
+    // In ms. The broker looks for overdue acknowledgements at each tick of a channel, by default once a minute.
     let service = Service::rabbitmq_with("{consumer_timeout, 3000}, {channel_tick_interval, 1000}").await;
     let flow = Flow::at(&service.url(), elasticsearch::url()).await;
     flow.create_index("stub").await;
@@ -22,7 +22,7 @@ async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
     flow.publish(&held, &[]).await;
     let mut worker = flow.worker().await;
 
-    // The message is delivered again each time, and others pass it.
+    // The message is redelivered each time, and others pass it.
     let mut longest = Duration::ZERO;
     for (before, url) in good.iter().enumerate() {
         let closed = before as u64 + 1;
@@ -54,7 +54,7 @@ async fn an_overdue_acknowledgement_costs_a_session_and_no_message() {
 
 #[tokio::test]
 async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() {
-    // As many as a host is asked for at once while it has not answered yet.
+    // How many images a host is asked for at once while it has not answered yet.
     const HELD: u64 = 4;
     let mut flow = Flow::start().await;
     let relay = Relay::start(&flow.rabbit.url).await;
@@ -63,13 +63,13 @@ async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() 
     flow.publish(&urls, &[]).await;
     let mut worker = flow.worker().await;
 
-    // More than it takes to suspect a message of ending workers.
+    // More redeliveries than quarantine a message.
     let resets = scaled(6, 20);
     for reset in 1..=resets {
         poll::until_equal("held requests", reset * HELD, async || flow.images.requests("held") as u64).await;
         relay.reset();
         worker.until("stale acknowledgements", reset * HELD, |scrape| scrape.value("stale_acks_total", &[])).await;
-        // Whatever a session took goes with it.
+        // The ended session keeps no message in flight.
         worker.until("messages in flight", HELD, in_flight).await;
     }
     flow.images.release();
@@ -79,7 +79,7 @@ async fn acknowledgements_of_a_session_that_was_reset_are_skipped_and_counted() 
     report(13, format!("{resets} resets under {HELD} messages in flight: {} stale acknowledgements", resets * HELD));
     assert_eq!(scrape.value("stale_acks_total", &[]), resets * HELD);
     assert_eq!(scrape.outcome("returned"), resets * HELD);
-    assert_eq!((scrape.outcome("retried"), scrape.outcome("dead")), (0, 0), "a message was suspected");
+    assert_eq!((scrape.outcome("retried"), scrape.outcome("dead")), (0, 0), "a message was quarantined");
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;

@@ -1,4 +1,4 @@
-//! Guarantee 16: a message that waits for its retry keeps no other one waiting.
+//! Guarantee 16: a message that waits for its retry delays no other message.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::support::report::{report, scaled};
 
 const SHORT: u32 = 1;
 
-/// The places of these paths' second requests, in the order in which requests came.
+/// The positions of the second requests for these paths, among all requests.
 fn seconds(requested: &[String], paths: &[String]) -> Vec<usize> {
     let second = |path: &String| requested.iter().enumerate().filter(|(_, target)| *target == path).nth(1).unwrap().0;
     paths.iter().map(second).collect()

@@ -1,4 +1,4 @@
-//! Guarantee 10: a restart of the broker is survived in the same process, with nothing lost and nothing left behind.
+//! Guarantee 10: the same process survives restarts of the broker, loses no message and leaks no resource.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use crate::support::elasticsearch;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::Worker;
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Handling, Proxy};
 use crate::support::report::{report, scaled};
 use crate::support::service::Service;
 use crate::support::usage::Usage;
 
-/// Images in each round: more than may be in hand at once. A store that holds them keeps those in hand there.
+/// Images in each round: more than may be in flight at once. The store holds its requests, so that these stay in flight.
 const IMAGES: usize = PREFETCH + 9;
-/// What may come and go by itself: idle connections to Elasticsearch, threads for look-ups, what the allocator keeps.
+/// Differences that are no leak: idle connections to Elasticsearch, threads for look-ups, memory of the allocator.
 const NOISE: Usage = Usage { descriptors: 6, threads: 6, connections: 0, memory: 16 };
 
 /// Waits until the broker answers the protocol header with its first method.
@@ -39,7 +39,7 @@ async fn until_answering(broker: &Url) -> Instant {
     .await
 }
 
-/// Waits until more has been delivered.
+/// Waits until more messages are delivered.
 async fn until_delivered(worker: &Worker, before: u64) -> Instant {
     poll::until("the worker consumes", async || {
         let received = worker.scrape().await.value("messages_received_total", &[]);
@@ -48,11 +48,11 @@ async fn until_delivered(worker: &Worker, before: u64) -> Instant {
     .await
 }
 
-/// Restarts the broker under a busy worker; how long after its first answer the worker consumed again.
+/// Restarts the broker under a busy worker. Returns the time from its first answer to the first delivery.
 async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Worker, round: usize) -> Duration {
     let urls: Vec<_> = (0..=IMAGES).map(|number| flow.images.url(&format!("/good/{}", round * 100 + number))).collect();
     let (fresh, urls) = urls.split_last().unwrap();
-    store.bulks_meet(Fate::HoldRequest);
+    store.handle_bulks(Handling::HoldRequest);
     flow.publish(urls, &[]).await;
     worker.until("messages in flight", PREFETCH as u64, in_flight).await;
 
@@ -68,8 +68,8 @@ async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Wor
     flow.rabbit.reconnect().await;
     flow.rabbit.publish(fresh).await;
 
-    // As many as are allowed, not one more. A broker that was killed may have forgotten acknowledgements of the round before, and
-    // deliver those messages again.
+    // As many as the prefetch allows. A broker that was killed may have forgotten acknowledgements of the round before, and
+    // redeliver these messages.
     worker.until("messages in flight", PREFETCH as u64, in_flight).await;
     let least = (IMAGES + 1 - PREFETCH) as u32;
     poll::until("the others wait", async || {
@@ -78,7 +78,7 @@ async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Wor
     })
     .await;
     assert_eq!(in_flight(&worker.scrape().await), PREFETCH as u64);
-    store.bulks_meet(Fate::Forward);
+    store.handle_bulks(Handling::Forward);
     store.release().await;
     flow.until_documents(((round + 1) * (IMAGES + 1)) as u64).await;
     worker.until("messages in flight", 0, in_flight).await;
@@ -86,7 +86,7 @@ async fn restart(service: &Service, flow: &mut Flow, store: &Proxy, worker: &Wor
 }
 
 #[tokio::test]
-async fn restarts_of_the_broker_are_survived_by_the_same_process() {
+async fn the_same_process_survives_restarts_of_the_broker() {
     let service = Service::rabbitmq().await;
     let mut flow = Flow::at(&service.url(), elasticsearch::url()).await;
     flow.create_index("stub").await;

@@ -1,12 +1,12 @@
-//! Guarantee 17: giving a message back says nothing against it, however often it happens.
+//! Guarantee 17: a message may be requeued any number of times.
 
-use super::{give_back, in_flight};
+use super::{in_flight, requeue_all};
 use crate::support::flow::{Flow, sorted};
 use crate::support::report::{report, scaled};
 use crate::support::scrape::Scrape;
 
 const HELD: u64 = 16;
-/// Deliveries after which RabbitMQ 4 drops a message or dead-letters it, where a queue says nothing.
+/// Deliveries after which RabbitMQ 4 drops or dead-letters a message by default.
 const USUAL_LIMIT: i64 = 20;
 
 #[tokio::test]
@@ -16,20 +16,20 @@ async fn rolling_restarts_dead_letter_nothing() {
     flow.publish(&urls, &[]).await;
     let mut counted = 0;
     while counted <= USUAL_LIMIT {
-        counted = give_back(&flow.rabbit, HELD as u32).await;
+        counted = requeue_all(&flow.rabbit, HELD as u32).await;
     }
 
-    let in_hand = |scrape: &Scrape| in_flight(scrape).min(1);
-    let hasty = ["--model", "stub", "--drain-deadline", "1"];
-    let mut old = flow.worker_with(&hasty).await;
-    old.until("a message in hand", 1, in_hand).await;
+    let any_in_flight = |scrape: &Scrape| in_flight(scrape).min(1);
+    let flags = ["--model", "stub", "--drain-deadline", "1"];
+    let mut old = flow.worker_with(&flags).await;
+    old.until("messages in flight", 1, any_in_flight).await;
     let restarts = scaled(4, 25);
     for _ in 0..restarts {
-        // The next worker is there before the one before it goes.
-        let new = flow.worker_with(&hasty).await;
+        // The next worker starts before the last one stops.
+        let new = flow.worker_with(&flags).await;
         new.until_ready().await;
         assert_eq!(old.terminate().await, Some(0));
-        new.until("a message in hand", 1, in_hand).await;
+        new.until("messages in flight", 1, any_in_flight).await;
         old = new;
     }
     assert_eq!(old.terminate().await, Some(0));
@@ -42,7 +42,7 @@ async fn rolling_restarts_dead_letter_nothing() {
     report(
         17,
         format!(
-            "{HELD} messages given back {counted} times each, then held over {restarts} rolling restarts: all indexed, no dead letter"
+            "{HELD} messages requeued {counted} times each, then held over {restarts} rolling restarts: all indexed, no dead letter"
         ),
     );
     assert_eq!(flow.indexed_urls().await, sorted(urls));

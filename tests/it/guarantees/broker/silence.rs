@@ -1,15 +1,15 @@
-//! Guarantee 11: a peer that falls silent while its socket stays open is noticed within two heartbeats.
+//! Guarantee 11: a peer that is silent while its socket is open is noticed within two heartbeats.
 
 use std::time::{Duration, Instant};
 
 use super::{ended, indexed, pauses};
 use crate::support::flow::Flow;
 use crate::support::report::{report, scaled};
-use crate::support::tcp_faults::{Passing, Relay, Way};
+use crate::support::tcp_faults::{Direction, Relay, Transfer};
 use crate::support::usage::Usage;
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// The client looks twice in a heartbeat, the broker once, and then the session's end has to be seen on a busy machine.
+/// The client checks twice in a heartbeat, the broker once. A busy machine takes longer to see the end of the session.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// A flow whose worker reaches the broker through a relay.
@@ -21,8 +21,8 @@ async fn behind_relay() -> (Flow, Relay) {
     (flow, relay)
 }
 
-/// From a worker that consumes over a silence to a worker that consumes again; says how long it took to notice either.
-async fn fall_silent(ways: &[Way]) {
+/// Blocks these directions under a consuming worker, then frees them. Reports how long the worker took to notice each.
+async fn silence(directions: &[Direction]) {
     let (flow, relay) = behind_relay().await;
     let urls = flow.images.urls("good", 2);
     flow.publish(&urls[..1], &[]).await;
@@ -30,17 +30,17 @@ async fn fall_silent(ways: &[Way]) {
     worker.until("messages indexed", 1, indexed).await;
 
     let start = Instant::now();
-    for &way in ways {
-        relay.set(way, Passing::Not);
+    for &direction in directions {
+        relay.set(direction, Transfer::Blocked);
     }
     worker.until("lost sessions", 1, ended("lost")).await;
     let noticed = start.elapsed();
-    assert!(noticed < 2 * HEARTBEAT + SLACK, "{ways:?}: noticed after {noticed:?}");
+    assert!(noticed < 2 * HEARTBEAT + SLACK, "{directions:?}: noticed after {noticed:?}");
     let (status, ready) = worker.ready().await;
     assert_eq!((status, &ready["conditions"]["broker"]["ready"]), (503, &false.into()), "{ready}");
     assert_eq!(pauses(&worker.scrape().await), ["broker"]);
 
-    // Nothing stays behind of attempts to connect that are never answered.
+    // Attempts to connect that are never answered leave nothing behind.
     let attempts = scaled(4, 25);
     for attempt in 1..=attempts {
         worker.until("attempts to connect", attempt, |scrape| ended("connect")(scrape).min(attempt)).await;
@@ -49,8 +49,8 @@ async fn fall_silent(ways: &[Way]) {
     assert!(usage.connections <= 2, "{usage} after {attempts} attempts to connect");
 
     let start = Instant::now();
-    for &way in ways {
-        relay.set(way, Passing::Freely);
+    for &direction in directions {
+        relay.set(direction, Transfer::Immediate);
     }
     flow.rabbit.publish(&urls[1]).await;
     worker.until("messages indexed", 2, indexed).await;
@@ -58,7 +58,7 @@ async fn fall_silent(ways: &[Way]) {
     report(
         11,
         format!(
-            "{ways:?} silent, heartbeat {HEARTBEAT:?}: noticed after {noticed:.1?}; consuming {again:.1?} after its end; \
+            "{directions:?} silent, heartbeat {HEARTBEAT:?}: noticed after {noticed:.1?}; consuming {again:.1?} after its end; \
              {attempts} attempts meanwhile, and then {usage}"
         ),
     );
@@ -67,28 +67,28 @@ async fn fall_silent(ways: &[Way]) {
 
 #[tokio::test]
 async fn a_silent_peer_is_noticed_within_two_heartbeats() {
-    tokio::join!(fall_silent(&[Way::Up, Way::Down]), fall_silent(&[Way::Down]), fall_silent(&[Way::Up]));
+    tokio::join!(silence(&[Direction::Up, Direction::Down]), silence(&[Direction::Down]), silence(&[Direction::Up]));
 }
 
 #[tokio::test]
-async fn a_slow_line_is_not_taken_for_a_silent_one() {
+async fn a_slow_connection_is_not_taken_for_a_silent_one() {
     const MESSAGES: u64 = 90;
     let (flow, relay) = behind_relay().await;
     let worker = flow.worker().await;
     worker.until_ready().await;
     let urls = flow.images.urls("good", MESSAGES as usize);
     // A message takes some 300 bytes.
-    relay.set(Way::Down, Passing::Slowly(2000));
-    relay.set(Way::Up, Passing::Late(Duration::from_millis(100)));
+    relay.set(Direction::Down, Transfer::Throttled(2000));
+    relay.set(Direction::Up, Transfer::Delayed(Duration::from_millis(100)));
     let start = Instant::now();
     for url in &urls {
         flow.rabbit.publish(url).await;
     }
     worker.until("messages indexed", MESSAGES, indexed).await;
     let elapsed = start.elapsed();
-    assert!(elapsed > 2 * HEARTBEAT, "{MESSAGES} messages came within {elapsed:?}: the line was not slow");
+    assert!(elapsed > 2 * HEARTBEAT, "{MESSAGES} messages came within {elapsed:?}: the connection was not slow");
     assert_eq!(worker.scrape().await.value("broker_sessions_total", &[]), 0, "a session ended");
-    report(11, format!("a line of 2 kB/s: {MESSAGES} messages in {elapsed:.1?} in one session"));
+    report(11, format!("a connection of 2 kB/s: {MESSAGES} messages in {elapsed:.1?} in one session"));
 }
 
 #[tokio::test]
@@ -96,18 +96,21 @@ async fn a_half_closed_socket_is_noticed_at_once() {
     let (flow, relay) = behind_relay().await;
     let worker = flow.worker().await;
     worker.until_ready().await;
-    for (way, loss) in [(Way::Down, 1), (Way::Up, 2)] {
+    for (direction, loss) in [(Direction::Down, 1), (Direction::Up, 2)] {
         let start = Instant::now();
-        relay.set(way, Passing::Ended);
+        relay.set(direction, Transfer::HalfClosed);
         worker.until("lost sessions", loss, ended("lost")).await;
         let noticed = start.elapsed();
-        relay.set(way, Passing::Freely);
+        relay.set(direction, Transfer::Immediate);
         flow.rabbit.publish(&flow.images.url(&format!("/good/{loss}"))).await;
         worker.until("messages indexed", loss, indexed).await;
-        assert!(noticed < SLACK, "{way:?} half-closed: noticed after {noticed:?}");
+        assert!(noticed < SLACK, "{direction:?} half-closed: noticed after {noticed:?}");
         report(
             11,
-            format!("{way:?} half-closed: noticed after {noticed:.1?}, consuming again after {:.1?}", start.elapsed()),
+            format!(
+                "{direction:?} half-closed: noticed after {noticed:.1?}, consuming again after {:.1?}",
+                start.elapsed()
+            ),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The books balance: what is published is a document or a dead letter with its reason, and the metrics say the same.
+//! What is published is a document or a dead letter with its reason, and the metrics count the same.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ async fn every_message_becomes_a_document_or_a_dead_letter_with_its_reason() {
     worker.until("messages dead-lettered", dead, |scrape| scrape.outcome("dead")).await;
     worker.until("messages indexed", indexed, |scrape| scrape.outcome("indexed")).await;
 
-    // One document per image, and all that its message said.
+    // One document per image, with the fields of its message.
     let urls = flow.indexed_urls().await;
     assert_eq!(urls, sorted(good.iter().chain([&tagged, &busy]).cloned().collect()));
     let sources = flow.sources().await;
@@ -71,7 +71,7 @@ async fn every_message_becomes_a_document_or_a_dead_letter_with_its_reason() {
     assert_eq!(number_header(&letter.properties, headers::ATTEMPTS), Some(3));
     assert!(reason(headers::ERROR, letter).contains("answered 404"));
 
-    // The metrics say the same. 404 is tried twice again, 503 once.
+    // The metrics count the same. 404 is retried twice, 503 once.
     let scrape = worker.scrape().await;
     let outcomes: Vec<_> = scrape.by("messages_total", "outcome").into_iter().collect();
     let expected = [("dead", dead), ("indexed", indexed), ("retried", 3)].map(|(name, n)| (name.to_owned(), n));
@@ -94,7 +94,7 @@ async fn every_message_becomes_a_document_or_a_dead_letter_with_its_reason() {
     flow.assert_all_queues_empty().await;
 }
 
-/// The promised metrics that a worker has, with their labels. `search_*` belong to the search service.
+/// The documented metrics of a worker, with their labels. `search_*` belong to the search service.
 const METRICS: [(&str, &[&str]); 16] = [
     ("build_info", &["kernel", "model", "version"]),
     ("messages_received_total", &[]),
@@ -115,7 +115,7 @@ const METRICS: [(&str, &[&str]); 16] = [
 ];
 
 #[tokio::test]
-async fn every_promised_metric_is_there_and_a_lost_queue_is_consumed_again() {
+async fn every_documented_metric_is_exported_and_a_deleted_queue_is_consumed_again() {
     let flow = Flow::start().await;
     let worker = flow.worker().await;
     worker.until_ready().await;

@@ -1,3 +1,5 @@
+//! Guarantee 24: received = settled + in flight, in every scrape.
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -5,7 +7,7 @@ use serde_json::json;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::process::Worker;
-use crate::support::proxy::{Fate, Proxy, Request};
+use crate::support::proxy::{Handling, Proxy, Request};
 use crate::support::report::{report, scaled};
 use crate::support::scrape::Scrape;
 
@@ -14,7 +16,7 @@ const OUTCOMES: [&str; 6] = ["indexed", "deleted", "stale", "dead", "retried", "
 /// Deletions in each round.
 const MANY: usize = 300;
 
-/// Messages of every outcome; each round has other images.
+/// Publishes messages of every outcome. Each round has other images.
 async fn publish(flow: &Flow, round: usize) {
     let url = |path: &str, n: usize| flow.images.url(&format!("/{path}/{}", round * 100 + n));
     let about = |n: usize, op: &str, version: u64| {
@@ -23,7 +25,7 @@ async fn publish(flow: &Flow, round: usize) {
     let mut lines: Vec<_> = (0..20).map(|n| about(n, "upsert", 2)).collect();
     lines.extend((0..4).map(|n| about(n, "upsert", 1)));
     lines.extend((4..8).map(|n| about(n, "delete", 3)));
-    // Done quickly, so that much is settled while the books are read.
+    // Deletions are quick, so that many messages are settled between scrapes.
     lines.extend((100..100 + MANY).map(|n| about(n, "delete", 3)));
     lines.extend((0..2).flat_map(|n| [url("busy", n), url("missing", n), url("page", n)]));
     flow.publish(&lines, &[]).await;
@@ -34,8 +36,8 @@ fn sessions(scrape: &Scrape) -> u64 {
     scrape.value("broker_sessions_total", &[])
 }
 
-/// Ends a session with messages in flight: every second time with its queue, else with its connection where the tests can
-/// close it.
+/// Ends a session with messages in flight. In every second round the queue is deleted; in the others the connection is
+/// closed, where the tests can close it.
 async fn end_session(flow: &Flow, worker: &Worker, round: usize) {
     let before = sessions(&worker.scrape().await);
     if round.is_multiple_of(2) || !flow.rabbit.close_connection().await {
@@ -49,13 +51,13 @@ async fn load(flow: &Flow, proxy: &Proxy, worker: &Worker, rounds: usize) {
         worker.until_ready().await;
         publish(flow, round).await;
         poll::at_once("a bulk request", async || proxy.bulks() > round).await;
-        proxy.bulks_meet(Fate::HoldRequest);
+        proxy.handle_bulks(Handling::HoldRequest);
         publish(flow, rounds + round).await;
         proxy.until_held().await;
         end_session(flow, worker, round).await;
-        // Every fifth is sent again.
+        // Every fifth bulk request is sent again.
         let busy = |request: &Request| request.is_bulk() && request.bulks_before.is_multiple_of(5);
-        proxy.script(move |request| if busy(request) { Fate::Status(429) } else { Fate::Forward });
+        proxy.script(move |request| if busy(request) { Handling::Status(429) } else { Handling::Forward });
         proxy.release().await;
     }
     worker.until_ready().await;
@@ -63,7 +65,7 @@ async fn load(flow: &Flow, proxy: &Proxy, worker: &Worker, rounds: usize) {
     flow.until_settled(worker).await;
 }
 
-/// Every delivery is counted in once, and out at most once; no counter ever goes back.
+/// Checks that no counter is less than before.
 fn follows(before: &Scrape, now: &Scrape) {
     let [old, new] = [before, now].map(|scrape| OUTCOMES.map(|outcome| scrape.outcome(outcome)));
     assert!(old.iter().zip(new).all(|(old, new)| *old <= new), "{old:?} and then {new:?}");
@@ -72,14 +74,14 @@ fn follows(before: &Scrape, now: &Scrape) {
 }
 
 #[tokio::test]
-async fn the_books_balance_at_every_scrape() {
+async fn counters_reconcile_in_every_scrape() {
     let (flow, proxy) = Flow::behind_a_proxy().await;
     // Small batches, so that there are many.
     let worker = flow.worker_with(&["--model", "stub", "--prefetch", "16", "--bulk-items", "4"]).await;
     let rounds = scaled(4, 30);
     let mut last = worker.scrape().await;
     let scraping = poll::throughout(load(&flow, &proxy, &worker, rounds), Duration::ZERO, async || {
-        // Which reconciles.
+        // `scrape` checks that the counters reconcile.
         let scrape = worker.scrape().await;
         follows(&last, &scrape);
         last = scrape;
@@ -92,5 +94,5 @@ async fn the_books_balance_at_every_scrape() {
     assert_eq!(scrape.value("inflight_messages", &[]), 0);
     assert_eq!(scrape.value("messages_received_total", &[]), outcomes.values().sum::<u64>());
     let ends = scrape.by("broker_sessions_total", "end");
-    report(24, format!("{scrapes} scrapes, all balanced, over sessions ended {ends:?} and outcomes {outcomes:?}"));
+    report(24, format!("{scrapes} scrapes, all reconcile, over sessions ended {ends:?} and outcomes {outcomes:?}"));
 }

@@ -1,3 +1,5 @@
+//! Guarantee 21: an index that is not for this program is refused and left as it is.
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -6,7 +8,7 @@ use crate::support::flow::Flow;
 use crate::support::process::run;
 use crate::support::report::report;
 
-/// All that must be as it was.
+/// What must not change.
 #[derive(Debug, PartialEq)]
 struct Contents {
     /// Aliases, mapping and settings.
@@ -15,7 +17,7 @@ struct Contents {
     template: u16,
 }
 
-/// Makes an index in the place of ours. Its name, and what is to be said about it.
+/// Creates an index where the worker's would be. Returns its name, and words that the refusal must contain.
 async fn create(flow: &Flow, what: &str) -> (String, &'static [&'static str]) {
     let alias = &flow.alias.name;
     let index = format!("{alias}-v1");
@@ -50,7 +52,7 @@ async fn create(flow: &Flow, what: &str) -> (String, &'static [&'static str]) {
     }
 }
 
-/// What an index and its alias are, and what is in them.
+/// An index with its alias, documents and template.
 async fn contents(flow: &Flow, index: &str) -> Contents {
     let get = async |path: String| request(Method::GET, &path, None).await;
     let (status, itself) = get(index.to_owned()).await;
@@ -65,7 +67,7 @@ async fn put(path: &str, body: Value) {
     assert!(status < 300, "{path}: {status} {answer}");
 }
 
-/// Changes one word of an index about itself.
+/// Changes one field of the index's `_meta`.
 async fn change_meta(index: &str, key: &str, value: Value) {
     let (_, mapping) = request(Method::GET, &format!("{index}/_mapping"), None).await;
     let mut meta = mapping[index]["mappings"]["_meta"].clone();

@@ -1,3 +1,5 @@
+//! Guarantees 1 and 2: a worker that is killed loses no message and makes no second document.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -5,46 +7,46 @@ use serde_json::json;
 use crate::support::flow::{Flow, sorted};
 use crate::support::poll;
 use crate::support::process::Worker;
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Handling, Proxy};
 use crate::support::report::{report, scaled};
 use crate::support::scrape::Scrape;
 
-/// How far the messages of a life have come when it ends.
+/// How far the messages of a worker have come when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// An image is fetched; nothing is written.
+    /// An image is fetched.
     Fetched,
-    /// Features are computed; nothing is written.
+    /// Features are computed.
     Embedded,
-    /// A bulk request is on its way, and is written when its sender is dead already.
+    /// A bulk request is sent. Elasticsearch writes it after the worker is dead.
     Sent,
-    /// Elasticsearch has written; its answer has not arrived.
+    /// Elasticsearch has written, but its answer has not arrived.
     Answered,
-    /// The answer has arrived; the messages are about to be acknowledged.
+    /// The answer has arrived, and the messages are about to be acknowledged.
     BeforeAck,
 }
 
 impl Stage {
     const ALL: [Self; 5] = [Self::Fetched, Self::Embedded, Self::Sent, Self::Answered, Self::BeforeAck];
 
-    /// What bulk requests meet in a life that ends at this stage.
-    fn bulks(self) -> Fate {
+    /// What the proxy does with bulk requests before a kill at this stage.
+    fn bulks(self) -> Handling {
         match self {
-            Self::Fetched | Self::Embedded | Self::Sent => Fate::HoldRequest,
-            Self::Answered | Self::BeforeAck => Fate::HoldAnswer,
+            Self::Fetched | Self::Embedded | Self::Sent => Handling::HoldRequest,
+            Self::Answered | Self::BeforeAck => Handling::HoldAnswer,
         }
     }
 }
 
-/// Messages that are published in each life: less than a batch, so that all of them share its fate.
+/// Messages that are published before each kill: less than a batch, so that all are in one request.
 const FRESH: usize = 6;
 
-/// What one test kills, and what it has seen.
+/// A worker that is killed again and again, and what was counted.
 struct Killing {
     flow: Flow,
     proxy: Proxy,
     published: Vec<String>,
-    /// By the stage of the kill: how many kills, and how many messages were delivered again after them.
+    /// By stage: the number of kills, and of messages that were redelivered after them.
     kills: BTreeMap<Stage, (u64, u64)>,
 }
 
@@ -58,9 +60,9 @@ impl Killing {
         Self { flow, proxy, published: Vec::new(), kills: BTreeMap::new() }
     }
 
-    /// A worker that has finished what the last kill gave back.
+    /// A worker that has finished what was redelivered after the last kill.
     async fn worker(&mut self, last: Option<Stage>) -> Worker {
-        self.proxy.bulks_meet(Fate::Forward);
+        self.proxy.handle_bulks(Handling::Forward);
         let worker = self.flow.worker().await;
         self.flow.until_documents(self.published.len() as u64).await;
         let scrape = self.flow.until_settled(&worker).await;
@@ -71,11 +73,11 @@ impl Killing {
         worker
     }
 
-    /// Kills the worker when fresh messages have come to this stage.
+    /// Kills the worker when new messages have come to this stage.
     async fn kill_at(&mut self, stage: Stage, mut worker: Worker) {
         let fetched = self.flow.images.requests("good");
         let embedded_before = embedded(&worker.scrape().await);
-        self.proxy.bulks_meet(stage.bulks());
+        self.proxy.handle_bulks(stage.bulks());
         self.publish().await;
         match stage {
             Stage::Fetched => {
@@ -88,14 +90,14 @@ impl Killing {
             Stage::Sent | Stage::Answered => self.proxy.until_held().await,
             Stage::BeforeAck => {
                 self.proxy.until_held().await;
-                self.proxy.bulks_meet(Fate::Forward);
+                self.proxy.handle_bulks(Handling::Forward);
                 self.proxy.release().await;
             }
         }
         worker.kill();
         match stage {
             Stage::Sent => self.proxy.release().await,
-            _ => self.proxy.forget(),
+            _ => self.proxy.drop_held(),
         }
     }
 
@@ -110,7 +112,7 @@ impl Killing {
 }
 
 #[tokio::test]
-async fn sigkill_at_each_stage_loses_and_doubles_nothing() {
+async fn sigkill_at_each_stage_loses_and_duplicates_nothing() {
     let mut killing = Killing::start().await;
     let mut last = None;
     for stage in Stage::ALL.into_iter().cycle().take(scaled(10, 200)) {
@@ -129,14 +131,14 @@ async fn sigkill_at_each_stage_loses_and_doubles_nothing() {
     report(
         1,
         format!(
-            "{total} kills, {} images, {again} delivered again (stage kills/again: {}): 0 lost, 0 doubled",
+            "{total} kills, {} images, {again} redelivered (stage kills/redelivered: {}): 0 lost, 0 duplicated",
             published.len(),
             each.join(", ")
         ),
     );
 }
 
-/// A worker that is killed when it has settled so many messages, or all there are.
+/// Runs a worker, and kills it when it has settled `enough` messages, or all.
 async fn short_life(flow: &Flow, enough: u64) {
     let mut worker = flow.worker().await;
     poll::until("messages settled", async || {
@@ -171,10 +173,10 @@ async fn published_three_times_with_kills_in_between_each_reference_is_one_docum
     let sources = flow.sources().await;
     let indexed: Vec<_> = sources.iter().map(|source| source["url"].as_str().unwrap().to_owned()).collect();
     assert_eq!(indexed, sorted(urls));
-    assert!(sources.iter().all(|source| source["metadata"] == json!({"round": "3"})), "an older word remains");
+    assert!(sources.iter().all(|source| source["metadata"] == json!({"round": "3"})), "an older version remains");
     flow.assert_all_queues_empty().await;
     report(
         2,
-        format!("{count} references published 3 times over {kills} kills: {count} documents, all of the last time"),
+        format!("{count} references published 3 times over {kills} kills: {count} documents, all of the last round"),
     );
 }

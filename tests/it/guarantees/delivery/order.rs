@@ -1,3 +1,5 @@
+//! Guarantees 2 and 3: one image is one document, and its highest version stays, in any order of delivery.
+
 use std::collections::BTreeMap;
 
 use imgdex::fetch;
@@ -10,7 +12,7 @@ use crate::support::flow::Flow;
 use crate::support::process::run;
 use crate::support::report::{report, scaled};
 
-/// The versions of each image; its deletion stands between two of them or above all.
+/// The versions of each image. Its deletion is between two of them or above all.
 const UPSERTS: [u64; 5] = [10, 20, 30, 40, 50];
 const NEWEST: u64 = 50;
 
@@ -18,8 +20,8 @@ fn line(id: &str, url: &str, op: &str, version: u64) -> String {
     json!({"id": id, "url": url, "op": op, "version": version}).to_string()
 }
 
-/// The messages about image `n`. Every second one ends deleted.
-fn story(flow: &Flow, n: usize) -> Vec<String> {
+/// The messages about image `n`. Every second image ends deleted.
+fn messages_about(flow: &Flow, n: usize) -> Vec<String> {
     let (id, url) = (id(n), flow.images.url(&format!("/good/{n}")));
     let deleted = if ends_deleted(n) { NEWEST + 5 } else { UPSERTS[n / 2 % UPSERTS.len()] - 5 };
     let upserts = UPSERTS.map(|version| line(&id, &url, "upsert", version));
@@ -35,11 +37,11 @@ fn ends_deleted(n: usize) -> bool {
 }
 
 #[tokio::test]
-async fn of_versions_in_any_order_the_highest_remains() {
+async fn the_highest_version_stays_in_any_order() {
     let flow = Flow::start().await;
     let (count, seed) = (scaled(30, 300), fastrand::u64(..));
     println!("seed {seed}");
-    let mut messages: Vec<_> = (0..count).flat_map(|n| story(&flow, n)).collect();
+    let mut messages: Vec<_> = (0..count).flat_map(|n| messages_about(&flow, n)).collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut messages);
 
     // Small batches, so that the messages about one image are spread over all workers.
@@ -50,7 +52,7 @@ async fn of_versions_in_any_order_the_highest_remains() {
         workers.push(worker);
     }
     flow.publish(&messages, &[]).await;
-    // One is killed on the way: what it had comes back after what is newer.
+    // One worker is killed: its messages are redelivered after newer ones.
     let mut killed = workers.pop().unwrap();
     killed.until("messages settled", 1, |scrape| scrape.value("messages_total", &[]).min(1)).await;
     killed.kill();
@@ -88,18 +90,18 @@ async fn of_versions_in_any_order_the_highest_remains() {
 
 #[tokio::test]
 async fn a_deleted_image_does_not_come_back_from_a_retry_queue() {
-    // Two queues before one index: the deletions overtake what waits, however slow the machine is.
+    // Two queues before one index, so that the deletions overtake the waiting messages on any machine.
     let (flow, mut fast) = (Flow::start().await, Flow::without_index().await);
     fast.store.clone_from(&flow.store);
-    // Known and unknown to the index when the deletion comes: in both cases it must be remembered.
+    // One id is in the index when its deletion comes, one is not. Both deletions must be remembered.
     let (known, unknown) = ("known", "unknown");
     let url = |n: usize, kind: &str| flow.images.url(&format!("/{kind}/{n}"));
     let mut worker = flow.worker().await;
     flow.publish(&[line(known, &url(0, "good"), "upsert", 1)], &[]).await;
     worker.until("messages indexed", 1, |scrape| scrape.outcome("indexed")).await;
-    // Their host fails once, so they wait for their next attempt.
+    // Their host fails once, so they wait for a retry.
     flow.publish(&[line(known, &url(0, "busy"), "upsert", 2), line(unknown, &url(1, "busy"), "upsert", 2)], &[]).await;
-    worker.until("messages to be tried again", 2, |scrape| scrape.outcome("retried")).await;
+    worker.until("messages to be retried", 2, |scrape| scrape.outcome("retried")).await;
     assert_eq!(worker.terminate().await, Some(0));
 
     let other = fast.worker().await;
@@ -114,13 +116,13 @@ async fn a_deleted_image_does_not_come_back_from_a_retry_queue() {
     flow.publish(&[line(known, &url(0, "good"), "upsert", 4)], &[]).await;
     worker.until("messages indexed", 1, |scrape| scrape.outcome("indexed")).await;
     assert_eq!(flow.documents().await, 1);
-    report(3, "2 deletions overtook an upsert that waited to be tried again; neither image came back");
+    report(3, "2 deletions overtook upserts that waited for a retry; neither image came back");
 }
 
-/// The longest that a message can wait in retry queues by default: each of its attempts in each of the queues.
+/// The longest time of a message in retry queues by default: each of its attempts in each of the queues.
 async fn longest_wait_seconds() -> u64 {
     let failure = Failure::Embed(fetch::Error::Status { host: String::new(), status: 503, retry_after: None }.into());
-    let Verdict::Retry { budget, .. } = failure.verdict() else { panic!("503 is tried again") };
+    let Verdict::Retry { budget, .. } = failure.verdict() else { panic!("503 should be retried") };
     let shown = run(&["config", "show", "--output", "ndjson"], "").await;
     let settings = shown.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let delays = settings.into_iter().find(|setting| setting["setting"] == "retry_delays").unwrap();
@@ -152,12 +154,12 @@ async fn publishing_twice_gives_one_document() {
     let worker = flow.worker().await;
     worker.until("messages settled", 10, |scrape| scrape.outcome("indexed") + scrape.outcome("stale")).await;
     assert_eq!(flow.documents().await, 5);
-    // Whichever of the two was written first, the later one is what remains.
+    // The later version remains, in either order of writing.
     assert!(flow.sources().await.iter().all(|source| source["metadata"] == json!({"seen": "again"})));
 }
 
 #[tokio::test]
-async fn a_deletion_deletes_and_what_is_older_does_not_come_back() {
+async fn a_deletion_deletes_and_older_versions_stay_deleted() {
     let flow = Flow::start().await;
     let worker = flow.worker().await;
     let (kept, gone) = (flow.images.url("/good/0"), flow.images.url("/good/1"));
@@ -182,7 +184,7 @@ async fn a_deletion_deletes_and_what_is_older_does_not_come_back() {
     worker.until("messages indexed", 3, |scrape| scrape.outcome("indexed")).await;
     assert_eq!(flow.indexed_urls().await, [kept.clone(), gone.clone()]);
 
-    // By URL, and of something that is not there.
+    // Deletions by URL, one of them of an image that is not indexed.
     flow.publish(&[kept, flow.images.url("/good/2")], &["--delete"]).await;
     worker.until("messages deleted", 3, |scrape| scrape.outcome("deleted")).await;
     assert_eq!(flow.indexed_urls().await, [gone]);

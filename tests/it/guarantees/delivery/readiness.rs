@@ -1,3 +1,6 @@
+//! Guarantee 22: `/ready` says what is missing, `/live` answers as long as the process works, and a worker that is not ready
+//! consumes nothing.
+
 use std::time::Duration;
 
 use crate::support::elasticsearch;
@@ -8,29 +11,29 @@ use crate::support::proxy::Proxy;
 use crate::support::report::{report, scaled};
 use crate::support::service::Service;
 
-/// Tells a story while `/live` is asked all the time; how often it was.
-async fn alive_throughout(worker: &Worker, story: impl Future<Output = ()>) -> u64 {
+/// Runs an action while `/live` is requested repeatedly. Returns how often it was.
+async fn alive_throughout(worker: &Worker, action: impl Future<Output = ()>) -> u64 {
     let live = async || assert_eq!(worker.get("/live").await.0, 200);
-    poll::throughout(story, Duration::from_millis(20), live).await.1
+    poll::throughout(action, Duration::from_millis(20), live).await.1
 }
 
-/// The same process from beginning to end: it has bound its address once, and nobody has started another.
+/// Checks that the process was started once: it has bound its address once.
 fn assert_started_once(worker: &Worker) {
     assert_eq!(worker.log().matches("listening on ").count(), 1, "{}", worker.log());
 }
 
 #[tokio::test]
-async fn a_worker_is_not_ready_while_elasticsearch_is_down_and_lives_on() {
+async fn a_worker_is_alive_and_not_ready_while_elasticsearch_is_down() {
     let (flow, proxy) = Flow::behind_a_proxy().await;
     let mut worker = flow.worker().await;
     worker.until_ready().await;
     let outages = scaled(1, 5);
-    let asked = alive_throughout(&worker, async {
+    let alive = alive_throughout(&worker, async {
         for outage in 0..outages {
             proxy.down();
             worker.until_not_ready("store", &["no answer"]).await;
             assert_eq!(worker.scrape().await.by("paused", "cause"), [("unavailable".to_owned(), 1)].into());
-            // At rest: what is published now stays in the queue.
+            // While consumption is paused, messages stay in the queue.
             flow.publish(&[flow.images.url(&format!("/good/{outage}"))], &[]).await;
             flow.rabbit.until_ready(&flow.rabbit.queue, 1).await;
             proxy.up();
@@ -38,18 +41,18 @@ async fn a_worker_is_not_ready_while_elasticsearch_is_down_and_lives_on() {
             flow.until_documents(outage + 1).await;
         }
     });
-    let asked = asked.await;
+    let requests = alive.await;
     assert_started_once(&worker);
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
     report(
         22,
-        format!("{outages} outages of Elasticsearch: not ready, then ready; /live 200 {asked} times of {asked}"),
+        format!("{outages} outages of Elasticsearch: not ready, then ready; /live 200 {requests} times of {requests}"),
     );
 }
 
 #[tokio::test]
-async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
+async fn a_worker_is_alive_and_not_ready_while_both_services_are_down() {
     let broker = Service::rabbitmq().await;
     let mut flow = Flow::at(&broker.url(), elasticsearch::url()).await;
     flow.create_index("stub").await;
@@ -57,13 +60,13 @@ async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
     flow.store = proxy.store(&flow.alias.name);
     let mut worker = flow.worker().await;
     worker.until_ready().await;
-    let asked = alive_throughout(&worker, async {
+    let alive = alive_throughout(&worker, async {
         let conditions = async || {
             let (status, report) = worker.ready().await;
             ["broker", "store"].map(|name| status == 200 || report["conditions"][name]["ready"] == true)
         };
         proxy.down();
-        // What is in hand when the broker goes down too.
+        // In flight when the broker goes down too.
         flow.publish(&flow.images.urls("good", 1), &[]).await;
         poll::until_equal("the store's condition", false, async || conditions().await[1]).await;
         broker.stop().await;
@@ -72,7 +75,7 @@ async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
         broker.start().await;
         worker.until_ready().await;
     });
-    let asked = asked.await;
+    let requests = alive.await;
     flow.rabbit.reconnect().await;
     flow.publish(&flow.images.urls("good", 3), &[]).await;
     flow.until_documents(3).await;
@@ -82,13 +85,15 @@ async fn a_worker_is_not_ready_while_both_services_are_down_and_lives_on() {
     flow.assert_all_queues_empty().await;
     report(
         22,
-        format!("RabbitMQ and Elasticsearch down and back: not ready, then ready; /live 200 {asked} times of {asked}"),
+        format!(
+            "RabbitMQ and Elasticsearch down and back: not ready, then ready; /live 200 {requests} times of {requests}"
+        ),
     );
 }
 
 #[tokio::test]
 async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
-    // With --model the worker knows what it waits for; without, it asks the index.
+    // With --model the worker knows its model; without, it asks the index.
     for flags in [&["--model", "stub"][..], &[]] {
         let flow = Flow::without_index().await;
         flow.publish(&flow.images.urls("good", 6), &[]).await;
@@ -114,7 +119,7 @@ async fn a_worker_waits_for_its_index_and_dead_letters_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_starts_while_the_services_are_down_and_ends_when_told() {
+async fn a_worker_starts_while_the_services_are_down_and_ends_at_sigterm() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (amqp, store) = (format!("amqp://user:secret@{closed}/%2f"), format!("http://user:secret@{closed}/images"));
     let listen = ["--log", "info", "--admin-listen", "127.0.0.1:0"];

@@ -1,3 +1,5 @@
+//! Guarantee 18: SIGTERM finishes what the deadline allows and requeues the rest.
+
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -6,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::flow::{Flow, sorted};
 use crate::support::poll;
 use crate::support::process::Worker;
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Handling, Proxy};
 use crate::support::report::report;
 
 /// A worker whose prefetch is full of messages that wait for Elasticsearch.
@@ -18,13 +20,13 @@ struct Full {
 }
 
 const PREFETCH: usize = 80;
-/// Messages that remain in the queue.
+/// Messages that stay in the queue.
 const WAITING: usize = 40;
 
 impl Full {
     async fn start(drain_deadline: &str) -> Self {
         let (flow, proxy) = Flow::behind_a_proxy().await;
-        proxy.bulks_meet(Fate::HoldRequest);
+        proxy.handle_bulks(Handling::HoldRequest);
         let urls = flow.images.urls("good", PREFETCH + WAITING);
         flow.publish(&urls, &[]).await;
         let prefetch = PREFETCH.to_string();
@@ -37,9 +39,9 @@ impl Full {
         Self { flow, proxy, worker, urls }
     }
 
-    /// Another worker does the rest; then everything is there once.
+    /// Lets another worker do the rest, and checks that every image is indexed once.
     async fn finish(self) -> Flow {
-        self.proxy.bulks_meet(Fate::Forward);
+        self.proxy.handle_bulks(Handling::Forward);
         let mut second = self.flow.worker().await;
         self.flow.until_documents(self.urls.len() as u64).await;
         self.flow.until_settled(&second).await;
@@ -51,11 +53,11 @@ impl Full {
 }
 
 #[tokio::test]
-async fn sigterm_finishes_a_full_prefetch_and_takes_no_more() {
+async fn sigterm_finishes_a_full_prefetch_and_consumes_no_more() {
     let mut full = Full::start("50").await;
-    full.worker.ask_to_stop();
+    full.worker.send_sigterm();
     full.worker.until_logged("no longer consuming").await;
-    full.proxy.bulks_meet(Fate::Forward);
+    full.proxy.handle_bulks(Handling::Forward);
     full.proxy.release().await;
     assert_eq!(full.worker.ended().await, Some(0));
     full.flow.rabbit.until_ready(&full.flow.rabbit.queue, WAITING as u32).await;
@@ -63,40 +65,43 @@ async fn sigterm_finishes_a_full_prefetch_and_takes_no_more() {
 
     let flow = full.finish().await;
     assert_eq!(flow.images.requests("good"), PREFETCH + WAITING, "an image was fetched twice");
-    report(18, format!("{PREFETCH} messages in flight at SIGTERM: all done, {WAITING} left in the queue, none twice"));
+    report(
+        18,
+        format!("{PREFETCH} messages in flight at SIGTERM: all done, {WAITING} left in the queue, none duplicated"),
+    );
 }
 
 #[tokio::test]
-async fn sigterm_gives_back_what_elasticsearch_does_not_take_in_time() {
+async fn sigterm_requeues_what_elasticsearch_does_not_take_in_time() {
     let mut full = Full::start("3").await;
-    let (asked, all) = (Instant::now(), (PREFETCH + WAITING) as u32);
+    let (start, all) = (Instant::now(), (PREFETCH + WAITING) as u32);
     assert_eq!(full.worker.terminate().await, Some(0));
-    let took = asked.elapsed();
+    let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "a drain of 3 s took {took:?}");
     full.flow.rabbit.until_ready(&full.flow.rabbit.queue, all).await;
     assert_eq!(full.flow.documents().await, 0);
-    full.proxy.forget();
+    full.proxy.drop_held();
     full.finish().await;
     report(
         18,
-        format!("{PREFETCH} messages held by Elasticsearch at SIGTERM: all given back after {took:.1?}, exit code 0"),
+        format!("{PREFETCH} messages held by Elasticsearch at SIGTERM: all requeued after {took:.1?}, exit code 0"),
     );
 }
 
 #[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let mut full = Full::start("50").await;
-    full.worker.ask_to_stop();
+    full.worker.send_sigterm();
     full.worker.until_logged("draining").await;
-    full.worker.ask_to_stop();
+    full.worker.send_sigterm();
     assert_eq!(full.worker.ended().await, Some(130));
-    full.proxy.forget();
+    full.proxy.drop_held();
     full.finish().await;
     report(18, "a second SIGTERM ended the drain with exit code 130, and nothing was lost");
 }
 
 #[tokio::test]
-async fn sigterm_while_the_index_is_blocked_gives_everything_back() {
+async fn sigterm_while_the_index_is_blocked_requeues_everything() {
     let flow = Flow::start().await;
     let block = async |blocked: Value| {
         let change = json!({"index.blocks.read_only_allow_delete": blocked});
@@ -120,13 +125,10 @@ async fn sigterm_while_the_index_is_blocked_gives_everything_back() {
     assert_eq!(second.terminate().await, Some(0));
     assert_eq!(flow.indexed_urls().await, sorted(urls));
     flow.assert_all_queues_empty().await;
-    report(
-        18,
-        "20 messages under a write block at SIGTERM: all given back, none dead-lettered, all indexed afterwards",
-    );
+    report(18, "20 messages under a write block at SIGTERM: all requeued, none dead-lettered, all indexed afterwards");
 }
 
-/// As many as a host is asked for at once while it has not answered yet.
+/// How many images a host is asked for at once while it has not answered yet.
 const AT_ONCE: usize = 4;
 
 #[tokio::test]
@@ -149,7 +151,7 @@ async fn sigterm_finishes_what_the_deadline_allows() {
 }
 
 #[tokio::test]
-async fn sigterm_gives_back_what_the_deadline_does_not_allow() {
+async fn sigterm_requeues_what_the_deadline_does_not_allow() {
     let flow = Flow::start().await;
     let (good, held) = (flow.images.urls("good", 12), flow.images.urls("held", AT_ONCE));
     flow.publish(&good, &[]).await;

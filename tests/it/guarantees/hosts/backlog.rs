@@ -1,26 +1,26 @@
-//! A store that takes nothing, and a long queue: memory stays as it is, and the queue drains by itself.
+//! Guarantee 6: a long queue before a store that is down costs no memory, and drains once the store is up.
 
 use std::time::{Duration, Instant};
 
 use super::{mib, resident, until_indexed};
 use crate::support::flow::Flow;
 use crate::support::poll;
-use crate::support::proxy::Fate;
+use crate::support::proxy::Handling;
 use crate::support::report::{report, scaled};
 
 const PREFETCH: u64 = 80;
-/// What an allocator may do with memory that was freed.
+/// Freed memory that an allocator may keep.
 const NOISE: u64 = 24 << 20;
-/// How often the worker is looked at.
+/// The pause between two scrapes.
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_itself() {
+async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_afterwards() {
     let messages = scaled(2_000, 100_000);
     let outage = Duration::from_secs(scaled(6, 300));
     let (flow, proxy) = Flow::behind_a_proxy().await;
     flow.publish(&flow.images.urls("good", messages), &[]).await;
-    proxy.bulks_meet(Fate::Status(503));
+    proxy.handle_bulks(Handling::Status(503));
     let mut worker = flow.worker_with(&["--model", "stub", "--prefetch", &PREFETCH.to_string()]).await;
     worker.until("messages in flight", PREFETCH, |scrape| scrape.value("inflight_messages", &[])).await;
 
@@ -33,21 +33,21 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_
     })
     .await;
     assert!(most_in_flight <= PREFETCH, "{most_in_flight} messages were in flight");
-    // After a tenth of the time everything has happened once.
+    // The first tenth of the time is the start-up.
     let steady = &memory[memory.len() / 10..];
     let (start, middle, end) = (steady[0], steady[steady.len() / 2], steady[steady.len() - 1]);
     let most = *steady.iter().max().unwrap();
     assert!(most <= start + NOISE, "memory grew from {} to {} MiB", mib(start), mib(most));
     let scrape = worker.scrape().await;
     assert_eq!((scrape.outcome("indexed"), scrape.outcome("dead")), (0, 0));
-    // Given back again and again in a long outage, some are set apart, to be processed one by one.
-    let set_apart = scrape.value("retries_total", &[("cause", "suspect")]);
-    assert_eq!(scrape.outcome("retried"), set_apart);
+    // In a long outage messages are requeued so often that some are quarantined.
+    let quarantined = scrape.value("retries_total", &[("cause", "suspect")]);
+    assert_eq!(scrape.outcome("retried"), quarantined);
 
-    proxy.bulks_meet(Fate::Forward);
-    let begin = Instant::now();
+    proxy.handle_bulks(Handling::Forward);
+    let start_of_drain = Instant::now();
     until_indexed(&worker, messages as u64).await;
-    let drained = begin.elapsed();
+    let drained = start_of_drain.elapsed();
     let after = resident(&worker, "VmRSS");
     assert!(after <= most + NOISE, "memory grew from {} to {} MiB while the queue drained", mib(most), mib(after));
     flow.until_documents(messages as u64).await;
@@ -58,7 +58,7 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_by_
         6,
         format!(
             "{messages} messages before a store that answered 503 for {} s: at most {most_in_flight} in flight, {} MiB resident \
-             at the start, {} in the middle, {} at the end; {set_apart} set apart; drained within {:.1} s, then {} MiB; 0 lost, \
+             at the start, {} in the middle, {} at the end; {quarantined} quarantined; drained within {:.1} s, then {} MiB; 0 lost, \
              0 dead-lettered",
             outage.as_secs(),
             mib(start),

@@ -1,4 +1,4 @@
-//! Files that are no images, or images that are bent on using up the machine.
+//! Files that are no images, and malicious images.
 
 use std::io::{Read, copy, repeat};
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-/// A file, and the reason for which it is dead-lettered.
+/// A file, and the reason of its dead letter.
 pub struct Bad {
     pub what: String,
     pub bytes: Vec<u8>,
     pub reason: &'static str,
 }
 
-/// What the header of a PNG says.
+/// The header of a PNG.
 #[derive(Clone, Copy)]
 pub struct Png {
     pub width: u32,
@@ -39,14 +39,14 @@ impl Png {
     }
 }
 
-/// So many zeros, as small as they get.
+/// Zeros, compressed with zlib.
 pub fn deflated_zeros(length: u64) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
     copy(&mut repeat(0).take(length), &mut encoder).unwrap();
     encoder.finish().unwrap()
 }
 
-/// So many zeros, as a web server sends them.
+/// Zeros, compressed with gzip.
 pub fn gzipped_zeros(length: u64) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     copy(&mut repeat(0).take(length), &mut encoder).unwrap();
@@ -57,19 +57,19 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images").join(name)).unwrap()
 }
 
-/// A fixture with other bytes at some place.
+/// A fixture with other bytes at this position.
 fn patched(name: &str, at: usize, patch: &[u8]) -> Vec<u8> {
     let mut bytes = fixture(name);
     bytes[at..at + patch.len()].copy_from_slice(patch);
     bytes
 }
 
-/// Where these bytes are in a fixture.
+/// The position of these bytes in a fixture.
 fn find(name: &str, bytes: &[u8]) -> usize {
     fixture(name).windows(bytes.len()).position(|window| window == bytes).unwrap()
 }
 
-/// All of them.
+/// All bad files.
 pub fn all() -> Vec<Bad> {
     let groups = [no_images(), other_formats(), cut_off(), lying_headers(), too_large(), inflating()];
     groups.into_iter().flatten().collect()
@@ -135,7 +135,7 @@ fn lying_headers() -> Vec<Bad> {
         ("png", b"\x89PNG\r\n\x1a\n", "malformed_image"),
         ("gif", b"GIF89a", "malformed_image"),
         ("webp", b"RIFF\x40\0\0\0WEBPVP8 ", "malformed_image"),
-        // The noise is taken for the number of a later version.
+        // The decoder reads the noise as an unknown version.
         ("bmp", b"BM", "unsupported_format"),
     ];
     let noise = [0x55; 200];
@@ -181,7 +181,7 @@ fn too_large() -> Vec<Bad> {
     files.map(|(what, bytes)| bad(format!("too-large-{what}"), bytes, "image_too_large")).into()
 }
 
-/// A little on the wire, and much in memory for whoever lets it grow.
+/// Small files that inflate to 128 MiB.
 fn inflating() -> Vec<Bad> {
     const MUCH: u64 = 128 << 20;
     let png = Png { width: 10, height: 10, depth: 8, colour: 2 };

@@ -1,4 +1,4 @@
-//! Hosts and images that are out for harm, each of which costs one dead letter.
+//! Guarantee 20: each malicious host and each malicious image costs one dead letter.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -16,12 +16,12 @@ use crate::support::rabbit::{body, text_header};
 use crate::support::report::{report, scaled};
 
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// Largest image file: small, so that what has no end is over soon.
+/// Largest image file: small, so that endless bodies are refused soon.
 const LARGEST: &str = "1048576";
-/// Longest that the last of them takes: five retries, in full runs after half a minute each.
-const PATIENCE: Duration = Duration::from_mins(6);
+/// The longest case takes five retries, in full runs after half a minute each.
+const TIMEOUT: Duration = Duration::from_mins(6);
 
-/// A message, and the reason for which it is dead-lettered.
+/// A message, and the reason of its dead letter.
 type Case = (String, &'static str);
 
 /// Addresses that no worker may reach, in many notations.
@@ -95,7 +95,7 @@ fn addresses() -> Vec<Case> {
     urls.into_iter().chain(others.map(ToOwned::to_owned)).map(|url| (url, "refused_address")).collect()
 }
 
-/// Answers of a hostile host, by the name that it has in its URL.
+/// Answers of malicious hosts, by the host name in their URLs.
 fn answers() -> Vec<(&'static str, Vec<Act>, &'static str)> {
     let ok = |headers: &str, body: &[u8]| Act::Send(answer("200 OK", headers, body));
     let mut answers = vec![
@@ -142,7 +142,7 @@ fn answers() -> Vec<(&'static str, Vec<Act>, &'static str)> {
     answers
 }
 
-/// A web server that is each of these hosts, and serves each of these files.
+/// A web server with all these host names and files.
 async fn server(answers: Vec<(&'static str, Vec<Act>, &'static str)>, files: &[bombs::Bad]) -> WebHost {
     let hosts: BTreeMap<_, _> = answers.into_iter().map(|(name, acts, _)| (name.to_owned(), acts)).collect();
     let lie = "Content-Type: image/png\r\n";
@@ -155,7 +155,7 @@ async fn server(answers: Vec<(&'static str, Vec<Act>, &'static str)>, files: &[b
     .await
 }
 
-/// Names of hostile hosts. One changes its address after it was looked up once.
+/// A name server for malicious hosts. One name has another address from the second look-up on.
 async fn names() -> NameServer {
     NameServer::start(|name, before| match name {
         "metadata.example" => Reply::Addresses(vec![METADATA]),
@@ -167,7 +167,7 @@ async fn names() -> NameServer {
 }
 
 #[tokio::test]
-async fn each_hostile_host_and_image_costs_one_dead_letter_and_nothing_else() {
+async fn each_malicious_host_and_image_costs_one_dead_letter_and_nothing_else() {
     let (answers, files) = (answers(), bombs::all());
     let (flow, names, server) = (Flow::start().await, names().await, server(answers.clone(), &files).await);
     let good = flow.images.urls("good", scaled(100, 2_000));
@@ -192,7 +192,7 @@ async fn each_hostile_host_and_image_costs_one_dead_letter_and_nothing_else() {
     until_indexed(&worker, 1).await;
     cases.insert(format!("{rebinding}?again"), "refused_address");
 
-    // The good ones before, among and after the others.
+    // Good images before, between and after the malicious ones.
     let mut good_ones = good.chunks(good.len().div_ceil(cases.len() + 1));
     for message in cases.keys() {
         flow.publish(good_ones.next().unwrap_or_default(), &[]).await;
@@ -202,7 +202,7 @@ async fn each_hostile_host_and_image_costs_one_dead_letter_and_nothing_else() {
 
     until_indexed(&worker, good.len() as u64 + 1).await;
     let dead = cases.len() as u64;
-    poll::until_within("messages dead-lettered", PATIENCE, async || match worker.scrape().await.outcome("dead") {
+    poll::until_within("messages dead-lettered", TIMEOUT, async || match worker.scrape().await.outcome("dead") {
         found if found == dead => Ok(()),
         found => Err(format!("{found} of {dead}")),
     })
@@ -225,7 +225,7 @@ async fn each_hostile_host_and_image_costs_one_dead_letter_and_nothing_else() {
     report(
         20,
         format!(
-            "{} hostile hosts refused, {} hostile images refused, one dead letter each with the right reason; {} good images \
+            "{} malicious hosts refused, {} malicious images refused, one dead letter each with the right reason; {} good images \
              among them, all indexed by the same process, which took {} MiB for it",
             hosts.len() + 1,
             images.len(),

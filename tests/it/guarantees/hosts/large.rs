@@ -1,4 +1,4 @@
-//! Many large images at once.
+//! Guarantees 6 and 20: many large images at once stay within the budget of bytes and the bound of memory.
 
 use std::io::{Cursor, Write};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::support::poll;
 use crate::support::process::Worker;
 use crate::support::report::{report, scaled};
 
-/// Names under which the host is known: a few requests at a time for each.
+/// Host names of the web server, since each host gets only a few requests at a time.
 const NAMES: usize = 20;
 const PREFETCH: usize = 80;
-/// How often the worker is looked at.
+/// The pause between two scrapes.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A host that serves one image under any name and path.
@@ -52,7 +52,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([x as u8, y as u8, 7])).write_to(&mut file, ImageFormat::Bmp).unwrap();
     let size = file.get_ref().len() as u64;
     assert!((LARGEST * 9 / 10..=LARGEST).contains(&size), "{size} bytes");
-    // Small on the wire, so that many come at once.
+    // Compressed, so that many bodies arrive at once.
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(file.get_ref()).unwrap();
     let host = host("Content-Encoding: gzip\r\n", packed.finish().unwrap()).await;
@@ -63,8 +63,9 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     let worker = worker(&flow, &host, images, &limits).await;
     let before = resident(&worker, "VmRSS");
     let mut most = 0;
-    let story = until_indexed(&worker, images as u64);
-    poll::throughout(story, PAUSE, async || most = most.max(worker.scrape().await.value("inflight_bytes", &[]))).await;
+    let indexing = until_indexed(&worker, images as u64);
+    poll::throughout(indexing, PAUSE, async || most = most.max(worker.scrape().await.value("inflight_bytes", &[])))
+        .await;
     assert!(most > size && most <= BUDGET + LARGEST, "{} MiB of files were held at once", mib(most));
 
     let bulk = imgdex::indexer::Settings::default();
@@ -78,7 +79,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
         bulk_bytes: bulk.max_bytes,
         bulks_in_flight: bulk.in_flight,
     });
-    // The stub has no network, and the program is there already.
+    // Without the first term: the stub model has no network, and `before` includes the program.
     let bound = bound.total() - bound.terms()[0].1;
     let peak = resident(&worker, "VmHWM") - before;
     assert!(peak <= bound, "the worker took {} MiB, more than {}", mib(peak), mib(bound));
@@ -112,7 +113,7 @@ async fn the_largest_images_are_decoded_in_the_memory_of_one() {
     let worker = worker(&flow, &host, images, &[("--max-image-bytes", LARGEST), ("--max-image-pixels", pixels)]).await;
     let before = resident(&worker, "VmRSS");
     until_indexed(&worker, images as u64).await;
-    // Only one at a time, as there is no small one among them.
+    // One at a time, since all of them are large.
     let bound = decode::memory(pixels, 1, LARGEST);
     let peak = resident(&worker, "VmHWM") - before;
     assert!(peak <= bound, "the worker took {} MiB, more than {}", mib(peak), mib(bound));

@@ -1,4 +1,4 @@
-//! Hosts that drip, and those beside them.
+//! Guarantee 19: a slow-drip host does not slow down the other hosts.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::support::poll;
 use crate::support::process::Worker;
 use crate::support::report::{report, scaled};
 
-/// Names under which the host of good images is known: a few requests at a time for each.
+/// Host names of the good images, since each host gets only a few requests at a time.
 const NAMES: usize = 20;
-/// Of ten messages so many are of the host that drips.
+/// How many of ten messages are of the slow-drip host.
 const DRIPS_OF_TEN: usize = 3;
-/// How long a good image takes. Long, so that the messages in hand bound the rate, and not what the machine computes.
+/// How long a good image takes: so long that the messages in flight bound the rate, and not the CPU.
 const GOOD: Duration = Duration::from_secs(1);
 
-/// A host of good images.
+/// A web server of good images.
 async fn good() -> WebHost {
     let image = std::fs::read("tests/fixtures/images/baseline-420.jpg").unwrap();
     WebHost::start(move |_| {
@@ -26,18 +26,18 @@ async fn good() -> WebHost {
     .await
 }
 
-/// A host that sends a byte now and then, for longer than anyone waits.
+/// A slow-drip host: one byte every 200 ms, for longer than any time-out.
 async fn drip() -> WebHost {
     let pause = Duration::from_millis(200);
     WebHost::start(move |_| vec![Act::Send(answer("200 OK", "", b"")), Act::Drip(vec![7; 1000], pause)]).await
 }
 
-/// How many messages of the host that drips come with so many good ones.
+/// How many slow-drip images there are among this many good ones.
 fn drips(images: usize) -> usize {
     images * DRIPS_OF_TEN / (10 - DRIPS_OF_TEN)
 }
 
-/// Messages of good images, and where there is a host that drips, of that too, evenly mixed.
+/// Messages of good images, evenly mixed with those of the slow-drip host, if there is one.
 fn mixed(images: usize, good: &WebHost, drip: Option<&WebHost>) -> Vec<String> {
     let mut lines = Vec::new();
     for number in 0..images {
@@ -49,7 +49,7 @@ fn mixed(images: usize, good: &WebHost, drip: Option<&WebHost>) -> Vec<String> {
     lines
 }
 
-/// Lets a new worker index good images, with the host that drips or without; how many it did in a second.
+/// Lets a new worker index good images, with or without the slow-drip host. Returns their rate per second.
 async fn rate(flow: &Flow, images: usize, drip: Option<&WebHost>) -> (Worker, f64) {
     let good = good().await;
     flow.publish(&mixed(images, &good, drip), &[]).await;
@@ -62,7 +62,7 @@ async fn rate(flow: &Flow, images: usize, drip: Option<&WebHost>) -> (Worker, f6
     (worker, images as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Stops the worker, and checks that every message of the host that drips still waits for its turn.
+/// Stops the worker, and checks that every message of the slow-drip host is still in a queue.
 async fn assert_none_lost(flow: &Flow, mut worker: Worker, drips: usize) {
     assert_eq!(worker.terminate().await, Some(0));
     poll::until_equal("waiting messages", drips as u32, async || {
@@ -77,7 +77,7 @@ async fn assert_none_lost(flow: &Flow, mut worker: Worker, drips: usize) {
 }
 
 #[tokio::test]
-async fn a_host_that_drips_does_not_hold_up_the_others() {
+async fn a_slow_drip_host_does_not_slow_down_the_others() {
     let images = scaled(240, 3_000);
     let alone = Flow::start().await;
     let (_, undisturbed) = rate(&alone, images, None).await;
@@ -86,7 +86,7 @@ async fn a_host_that_drips_does_not_hold_up_the_others() {
     let (worker, disturbed) = rate(&flow, images, Some(&drip)).await;
     let scrape = worker.scrape().await;
     let retries = scrape.by("retries_total", "cause");
-    // Nothing has waited for the first drips, which still hold where that is not too long ago. Nobody is blamed for waiting.
+    // In a short run the first slow-drip fetches are still open, and no attempt is counted for those that wait.
     assert!(images > 1_000 || (drip.open() > 0 && !retries.contains_key("host")), "{retries:?}");
     assert_none_lost(&flow, worker, drips(images)).await;
     let kept = disturbed / undisturbed;
@@ -94,8 +94,8 @@ async fn a_host_that_drips_does_not_hold_up_the_others() {
     report(
         19,
         format!(
-            "{images} good images beside {} of a host that drips: {disturbed:.0} a second, alone {undisturbed:.0} ({:.0} % \
-             kept); {} put off meanwhile, none lost or blamed",
+            "{images} good images beside {} of a slow-drip host: {disturbed:.0} a second, alone {undisturbed:.0} ({:.0} % \
+             kept); {} deferred meanwhile, none lost, no attempt counted",
             drips(images),
             100.0 * kept,
             retries.get("busy").copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Making the plan come true: each party by itself, all at the same time.
+//! Runs the schedule: each process has its own faults, all at the same time.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{End, Event, StoreFault};
-use crate::support::accounting::Books;
+use crate::support::accounting::Ledger;
 use crate::support::flow::Flow;
 use crate::support::process::Worker;
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::proxy::{Handling, Proxy};
 use crate::support::scrape::Scrape;
 use crate::support::service::Service;
 
-/// Seconds that a worker has to stop: less than a slow image takes.
+/// The drain deadline is shorter than a slow image takes.
 const FLAGS: [&str; 4] = ["--model", "stub", "--drain-deadline", "1"];
-/// Between two looks at a worker's books.
-const LOOK: Duration = Duration::from_millis(250);
-/// No fault begins so shortly before the end.
+/// Between two scrapes of a worker.
+const SCRAPE_INTERVAL: Duration = Duration::from_millis(250);
+/// No fault begins in this time before the end.
 const TAIL: Duration = Duration::from_secs(10);
 
-/// The time that a run has, and what happened in it.
+/// The duration of a run, and its faults so far.
 pub struct Log {
     begun: Instant,
     until: Instant,
@@ -32,7 +32,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Of a run that begins now.
+    /// For a run that begins now.
     pub fn new(length: Duration) -> Self {
         let begun = Instant::now();
         Self { begun, until: begun + length, counts: RefCell::default() }
@@ -43,40 +43,40 @@ impl Log {
         self.until
     }
 
-    /// When a fault begins after this pause; `None` where it would be too late.
+    /// The moment after this pause; `None` where a fault would be too late.
     fn after(&self, pause: Duration) -> Option<Instant> {
         Some(Instant::now() + pause).filter(|at| *at + TAIL < self.until)
     }
 
-    /// A fault begins.
-    fn note<F: Display>(&self, party: &str, Event { fault, lasts, .. }: &Event<F>) {
+    /// Prints and counts a fault.
+    fn note<F: Display>(&self, process: &str, Event { fault, lasts, .. }: &Event<F>) {
         let (now, lasts) = (self.begun.elapsed().as_secs_f64(), lasts.as_secs_f64());
-        println!("{now:7.1} s  {party} {fault} for {lasts:.1} s");
-        *self.counts.borrow_mut().entry(format!("{party} {fault}")).or_default() += 1;
+        println!("{now:7.1} s  {process} {fault} for {lasts:.1} s");
+        *self.counts.borrow_mut().entry(format!("{process} {fault}")).or_default() += 1;
     }
 }
 
 impl Display for Log {
-    /// How often there was which fault.
+    /// How often each fault happened.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let counts: Vec<_> = self.counts.borrow().iter().map(|(fault, count)| format!("{count} x {fault}")).collect();
         f.write_str(&counts.join(", "))
     }
 }
 
-/// One worker after the other at the same post.
-pub struct Post {
+/// A sequence of workers: each is started after the end of the one before.
+pub struct WorkerSlot {
     number: usize,
     worker: Worker,
-    /// The last look at the present worker.
+    /// The last scrape of the present worker.
     last: Option<Scrape>,
-    /// Of those before.
+    /// Those of the workers before.
     counts: Counts,
-    /// What those before have logged.
+    /// The logs of the workers before.
     log: String,
 }
 
-/// What the workers of a post have counted, as far as it was looked at before they ended.
+/// What the workers of a slot have counted, up to their last scrapes.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     pub scrapes: u64,
@@ -85,14 +85,14 @@ pub struct Counts {
     pub stale_acks: u64,
 }
 
-impl Post {
+impl WorkerSlot {
     pub async fn new(number: usize, flow: &Flow) -> Self {
         let worker = flow.worker_with(&FLAGS).await;
         Self { number, worker, last: None, counts: Counts::default(), log: String::new() }
     }
 
-    /// Lets one worker after the other meet its fate.
-    pub async fn live(&mut self, events: &[Event<End>], log: &Log, flow: &Flow) {
+    /// Ends one worker after the other.
+    pub async fn run(&mut self, events: &[Event<End>], log: &Log, flow: &Flow) {
         for event in events {
             let Some(at) = log.after(event.pause) else { break };
             self.watch(at).await;
@@ -109,31 +109,31 @@ impl Post {
         self.watch(log.until()).await;
     }
 
-    /// A worker that had died by itself would not answer.
+    /// Scrapes the worker until this moment. A worker that has crashed does not answer.
     async fn watch(&mut self, until: Instant) {
         while Instant::now() < until {
-            self.look().await;
-            sleep(LOOK).await;
+            self.scrape().await;
+            sleep(SCRAPE_INTERVAL).await;
         }
     }
 
-    /// Whether the worker has nothing in its hands. Its books balance whenever they are looked at.
+    /// Whether the worker has no message in flight.
     pub async fn is_idle(&mut self) -> bool {
-        self.look().await.value("inflight_messages", &[]) == 0
+        self.scrape().await.value("inflight_messages", &[]) == 0
     }
 
     async fn stop(&mut self) {
-        assert_eq!(self.worker.terminate().await, Some(0), "the worker did not stop in order");
+        assert_eq!(self.worker.terminate().await, Some(0), "the worker did not drain");
     }
 
-    /// Stops the last worker in order. What all workers of this post have counted.
+    /// Stops the last worker. Returns the counts of all workers of this slot.
     pub async fn finish(mut self) -> Counts {
         self.stop().await;
         self.close();
         self.counts
     }
 
-    async fn look(&mut self) -> &Scrape {
+    async fn scrape(&mut self) -> &Scrape {
         self.counts.scrapes += 1;
         self.last.insert(self.worker.scrape().await)
     }
@@ -148,19 +148,19 @@ impl Post {
     }
 }
 
-impl Drop for Post {
-    /// Of a failed test, the logs of all workers: too much to be printed.
+impl Drop for WorkerSlot {
+    /// Writes the logs of all workers of a failed test into a file, since they are too long to be printed.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let file = format!("{}/soak-worker-{}.log", env!("CARGO_TARGET_TMPDIR"), self.number);
             let written = std::fs::write(&file, format!("{}{}", self.log, self.worker.log()));
-            eprintln!("all workers of post {}: {file} ({written:?})", self.number);
+            eprintln!("all workers of slot {}: {file} ({written:?})", self.number);
         }
     }
 }
 
 impl Counts {
-    /// Those of both posts.
+    /// The sum of both.
     pub fn plus(self, other: Self) -> Self {
         Self {
             scrapes: self.scrapes + other.scrapes,
@@ -171,63 +171,63 @@ impl Counts {
     }
 }
 
-/// What befalls RabbitMQ.
+/// Restarts RabbitMQ as planned.
 pub async fn broker(events: &[Event<End>], log: &Log, broker: &Service) {
     for event in events {
         let Some(at) = log.after(event.pause) else { break };
         sleep_until(at).await;
         log.note("RabbitMQ", event);
-        away(broker, event.fault, event.lasts).await;
+        restart(broker, event.fault, event.lasts).await;
     }
 }
 
-/// Elasticsearch, the proxy through which the workers reach it, and what must be known of both.
-pub struct StoreParty<'a> {
+/// Elasticsearch with the proxy in front of it.
+pub struct StoreFaults<'a> {
     pub server: &'a Service,
     pub proxy: &'a Proxy,
     pub flow: &'a Flow,
-    pub books: &'a RefCell<Books>,
+    pub ledger: &'a RefCell<Ledger>,
 }
 
-impl StoreParty<'_> {
-    /// What befalls Elasticsearch.
-    pub async fn live(&self, events: &[Event<StoreFault>], log: &Log) {
+impl StoreFaults<'_> {
+    /// Runs the faults of Elasticsearch.
+    pub async fn run(&self, events: &[Event<StoreFault>], log: &Log) {
         for event in events {
             let Some(at) = log.after(event.pause) else { break };
             sleep_until(at).await;
             log.note("Elasticsearch", event);
-            self.suffer(event.fault, event.lasts).await;
+            self.inject(event.fault, event.lasts).await;
         }
     }
 
-    async fn suffer(&self, fault: StoreFault, lasts: Duration) {
+    async fn inject(&self, fault: StoreFault, lasts: Duration) {
         match fault {
-            StoreFault::Away(end) => {
-                // In between, the proxy answers for a server that has stopped, and refuses connections for one that is dead.
+            StoreFault::Restarted(end) => {
+                // Meanwhile the proxy answers 502 for a server that was stopped, and refuses connections for one that was killed.
                 if let End::Killed = end {
                     self.proxy.down();
                 }
-                away(self.server, end, lasts).await;
+                restart(self.server, end, lasts).await;
                 if let End::Killed = end {
                     self.proxy.up();
                 }
-                self.books.borrow_mut().deletions_forgotten();
+                self.ledger.borrow_mut().deletions_forgotten();
             }
             StoreFault::Blocked(block) => {
                 self.set(block, json!(true)).await;
                 sleep(lasts).await;
                 self.set(block, Value::Null).await;
             }
-            StoreFault::Refusing(status) => self.bulks_meet(Fate::Status(status), lasts).await,
-            StoreFault::Silent => self.bulks_meet(Fate::HoldAnswer, lasts).await,
+            StoreFault::Refusing(status) => self.handle_bulks(Handling::Status(status), lasts).await,
+            StoreFault::Silent => self.handle_bulks(Handling::HoldAnswer, lasts).await,
         }
     }
 
-    async fn bulks_meet(&self, fate: Fate, lasts: Duration) {
-        self.proxy.bulks_meet(fate);
+    async fn handle_bulks(&self, handling: Handling, lasts: Duration) {
+        self.proxy.handle_bulks(handling);
         sleep(lasts).await;
-        self.proxy.bulks_meet(Fate::Forward);
-        self.proxy.forget();
+        self.proxy.handle_bulks(Handling::Forward);
+        self.proxy.drop_held();
     }
 
     async fn set(&self, block: &str, value: Value) {
@@ -237,7 +237,7 @@ impl StoreParty<'_> {
     }
 }
 
-async fn away(service: &Service, end: End, lasts: Duration) {
+async fn restart(service: &Service, end: End, lasts: Duration) {
     match end {
         End::Killed => service.kill(),
         End::Stopped => service.stop().await,

@@ -1,5 +1,5 @@
-//! What is published: images from hosts good and bad, told of in several versions and in any order, and what must end
-//! among the dead letters.
+//! What is published: images of good and bad hosts, in several versions and in any order, and messages that must be
+//! dead-lettered.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use imgdex::broker::publish::Publisher;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::support::accounting::Books;
+use crate::support::accounting::Ledger;
 use crate::support::flow::Flow;
 use crate::support::images::Images;
 
-/// Messages that are published in one go, and how often: 20 a second.
+/// Messages in one batch, and the time between batches: 20 messages a second.
 const BATCH: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Messages among which the next is drawn: versions of an image overtake each other so far.
+/// Messages among which the next is drawn: versions of an image overtake each other within the pool.
 const POOL: usize = 60;
-/// Before a publisher that has lost its broker connects again.
+/// The pause before a publisher connects again.
 const RECONNECT: Duration = Duration::from_millis(500);
 
 /// How much was published.
 #[derive(Default)]
 pub struct Load {
-    /// Different messages, each confirmed in the end.
+    /// Different messages, each of them confirmed.
     pub messages: u64,
-    /// Messages sent again because they were not confirmed.
+    /// Messages that were published again because they were not confirmed.
     pub again: u64,
 }
 
-/// One message, and what must become of it.
+/// A message, and its expected outcome.
 struct Message {
     body: String,
-    meaning: Meaning,
+    expected: Expected,
 }
 
-enum Meaning {
+enum Expected {
     /// A version of an image; without a URL its deletion.
     Image { id: String, version: u64, url: Option<String> },
     /// A dead letter.
@@ -53,8 +53,8 @@ struct Source<'a> {
     next: u64,
 }
 
-/// Publishes until a moment, whatever happens to the broker.
-pub async fn publish(flow: &Flow, rng: Rng, books: &RefCell<Books>, until: Instant) -> Load {
+/// Publishes until this moment, and connects again when the broker restarts.
+pub async fn publish(flow: &Flow, rng: Rng, ledger: &RefCell<Ledger>, until: Instant) -> Load {
     let mut source = Source { rng, images: &flow.images, pool: Vec::new(), next: 0 };
     let mut load = Load::default();
     let mut publisher = None;
@@ -63,9 +63,9 @@ pub async fn publish(flow: &Flow, rng: Rng, books: &RefCell<Books>, until: Insta
     while ticks.tick().await < until {
         let batch: Vec<_> = (0..BATCH).map(|_| source.draw()).collect();
         for message in &batch {
-            message.enter(&mut books.borrow_mut());
+            message.record(&mut ledger.borrow_mut());
         }
-        // A producer's duty: what is not confirmed is published again.
+        // A producer must publish again what is not confirmed.
         while send(flow, &mut publisher, &batch).await.is_err() {
             // Without a publisher nothing was sent.
             load.again += publisher.take().map_or(0, |_| BATCH as u64);
@@ -93,10 +93,10 @@ async fn send(flow: &Flow, publisher: &mut Option<Publisher>, batch: &[Message])
 }
 
 impl Message {
-    fn enter(&self, books: &mut Books) {
-        match &self.meaning {
-            Meaning::Image { id, version, url } => books.image(id, *version, url.as_deref()),
-            Meaning::Broken(reason) => books.broken(&self.body, reason),
+    fn record(&self, ledger: &mut Ledger) {
+        match &self.expected {
+            Expected::Image { id, version, url } => ledger.image(id, *version, url.as_deref()),
+            Expected::Broken(reason) => ledger.broken(&self.body, reason),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Source<'_> {
         self.pool.swap_remove(self.rng.usize(0..self.pool.len()))
     }
 
-    /// The versions of one image, one of which, perhaps the last, is perhaps a deletion.
+    /// The versions of one image. One of them may be a deletion.
     fn versions(&mut self, count: u64, deleted: bool) {
         let id = format!("image-{}", self.number());
         let deletion = deleted.then(|| self.rng.u64(1..=count));
@@ -129,7 +129,7 @@ impl Source<'_> {
                 None => json!({"id": id, "version": version, "op": "delete"}),
             };
             self.pool
-                .push(Message { body: body.to_string(), meaning: Meaning::Image { id: id.clone(), version, url } });
+                .push(Message { body: body.to_string(), expected: Expected::Image { id: id.clone(), version, url } });
         }
     }
 
@@ -142,10 +142,10 @@ impl Source<'_> {
             3 => (self.url("half"), "malformed_image"),
             _ => (self.url("missing"), "host_refused"),
         };
-        self.pool.push(Message { body, meaning: Meaning::Broken(reason) });
+        self.pool.push(Message { body, expected: Expected::Broken(reason) });
     }
 
-    /// An address that no other message has.
+    /// A URL that no other message has.
     fn url(&mut self, kind: &str) -> String {
         let number = self.number();
         self.images.url(&format!("/{kind}/{number}"))

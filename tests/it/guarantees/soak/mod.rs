@@ -1,12 +1,9 @@
-//! Everything at once, at random from a seed.
+//! All faults at once, at random from a seed.
 //!
-//! `IMGDEX_SOAK_SECONDS` says for how long (two minutes), `IMGDEX_SOAK_SEED` which schedule; `make soak` sets both.
+//! `IMGDEX_SOAK_SECONDS` is the duration (120), `IMGDEX_SOAK_SEED` the seed (1); `make soak` sets both.
 
-/// Making the plan come true.
 mod faults;
-/// What is published.
 mod load;
-/// What happens when.
 mod plan;
 
 use std::cell::RefCell;
@@ -14,18 +11,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::accounting::Books;
+use crate::support::accounting::Ledger;
 use crate::support::flow::Flow;
 use crate::support::proxy::Proxy;
 use crate::support::report::report;
 use crate::support::service::Service;
-use faults::{Counts, Log, Post, StoreParty};
+use faults::{Counts, Log, StoreFaults, WorkerSlot};
 use load::Load;
 use plan::Plan;
 
-/// For a run of which nobody said how long.
+/// The default duration.
 const SECONDS: u64 = 120;
-/// For a run of which nobody said which.
+/// The default seed.
 const SEED: u64 = 1;
 
 fn setting(name: &str) -> Option<u64> {
@@ -34,7 +31,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn whatever_happens_everything_published_is_indexed_or_dead_lettered_once() {
+async fn under_random_faults_everything_published_is_indexed_or_dead_lettered_once() {
     let seconds = setting("IMGDEX_SOAK_SECONDS").unwrap_or(SECONDS);
     let seed = setting("IMGDEX_SOAK_SEED").unwrap_or(SEED);
     let plan = Plan::draw(seed, Duration::from_secs(seconds));
@@ -46,33 +43,33 @@ async fn whatever_happens_everything_published_is_indexed_or_dead_lettered_once(
     flow.create_index("stub").await;
     let proxy = Proxy::start(store.url());
     flow.store = proxy.store(&flow.alias.name);
-    let books = RefCell::new(Books::default());
-    let (mut first, mut second) = (Post::new(0, &flow).await, Post::new(1, &flow).await);
+    let ledger = RefCell::new(Ledger::default());
+    let (mut first, mut second) = (WorkerSlot::new(0, &flow).await, WorkerSlot::new(1, &flow).await);
 
-    let party = StoreParty { server: &store, proxy: &proxy, flow: &flow, books: &books };
+    let store_faults = StoreFaults { server: &store, proxy: &proxy, flow: &flow, ledger: &ledger };
     let log = Log::new(Duration::from_secs(seconds));
     let (load, ..) = tokio::join!(
-        load::publish(&flow, plan.load, &books, log.until()),
-        first.live(&plan.workers[0], &log, &flow),
-        second.live(&plan.workers[1], &log, &flow),
+        load::publish(&flow, plan.load, &ledger, log.until()),
+        first.run(&plan.workers[0], &log, &flow),
+        second.run(&plan.workers[1], &log, &flow),
         faults::broker(&plan.broker, &log, &broker),
-        party.live(&plan.store, &log),
+        store_faults.run(&plan.store, &log),
     );
-    // The test's own connection is gone with its broker.
+    // The test's own connection has ended with its broker.
     flow.rabbit.reconnect().await;
-    let mut books = books.into_inner();
+    let mut ledger = ledger.into_inner();
     let faults_over = Instant::now();
     let idle = async || first.is_idle().await && second.is_idle().await;
-    let balance = books.until_balanced(&flow, idle).await;
+    let balance = ledger.until_balanced(&flow, idle).await;
     let drained = faults_over.elapsed();
 
     let counts = first.finish().await.plus(second.finish().await);
     flow.assert_all_queues_empty().await;
 
     let Load { messages, again } = load;
-    let (images, others) = books.published();
+    let (images, others) = ledger.published();
     let Counts { scrapes, deliveries, sessions, stale_acks } = counts;
-    report(1, format!("{run}: {messages} messages, {again} of them sent again; {log}: nothing lost"));
+    report(1, format!("{run}: {messages} messages, {again} of them published again; {log}: nothing lost"));
     report(2, format!("{run}: {images} images and {others} messages that are none: {balance}"));
     report(13, format!("{run}: {stale_acks} stale acknowledgements in {sessions} sessions"));
     report(24, format!("{run}: {deliveries} deliveries reconcile in {scrapes} scrapes; drained in {drained:.1?}"));

@@ -1,5 +1,5 @@
-//! What happens. Drawn from the seed before anything starts: the same seed gives each party the same faults in the same
-//! order. How far they get, and what meets what, depends on how quickly servers start.
+//! The schedule of faults, drawn from the seed before the start. The same seed gives each process the same faults in the same
+//! order. How many of them happen, and which coincide, depends on how quickly servers start.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Milliseconds that a worker has before a fault, and how long it is away then.
+/// Milliseconds before a fault of a worker, and until the next worker starts.
 const WORKER: (Range<u64>, Range<u64>) = (5_000..12_000, 0..2_000);
-/// The same for the broker. It takes about ten seconds to start besides.
+/// The same for the broker, which takes about ten seconds to start.
 const BROKER: (Range<u64>, Range<u64>) = (25_000..40_000, 0..3_000);
-/// The same for Elasticsearch. It takes some 20 seconds to start besides.
+/// The same for Elasticsearch, which takes some 20 seconds to start.
 const STORE: (Range<u64>, Range<u64>) = (6_000..10_000, 2_000..5_000);
 
 /// How a process ends.
@@ -19,15 +19,15 @@ const STORE: (Range<u64>, Range<u64>) = (6_000..10_000, 2_000..5_000);
 pub enum End {
     /// SIGKILL.
     Killed,
-    /// SIGTERM, or the server's own way to stop.
+    /// SIGTERM, or the server's own command.
     Stopped,
 }
 
-/// What happens to Elasticsearch.
+/// A fault of Elasticsearch.
 #[derive(Clone, Copy)]
 pub enum StoreFault {
     /// The server ends and is started again.
-    Away(End),
+    Restarted(End),
     /// The index takes no writes under this block.
     Blocked(&'static str),
     /// Bulk requests are answered with this status.
@@ -36,22 +36,22 @@ pub enum StoreFault {
     Silent,
 }
 
-/// A fault of one party.
+/// A fault of one process.
 pub struct Event<F> {
-    /// How long after the one before was mended it begins.
+    /// From the end of the fault before.
     pub pause: Duration,
-    /// What.
+    /// The fault.
     pub fault: F,
-    /// How long it lasts before it is mended.
+    /// How long it lasts.
     pub lasts: Duration,
 }
 
-/// The faults of each party, in order: enough for the time, and more than enough where mending takes long.
+/// The faults of each process, in order: at least enough for the duration.
 pub struct Plan {
     pub workers: [Vec<Event<End>>; 2],
     pub broker: Vec<Event<End>>,
     pub store: Vec<Event<StoreFault>>,
-    /// Decides what is published.
+    /// Draws what is published.
     pub load: Rng,
 }
 
@@ -60,11 +60,11 @@ impl Plan {
     pub fn draw(seed: u64, length: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         let ends = [End::Killed, End::Stopped];
-        // A worker that is killed is the rule, one that stops in order the exception.
+        // Two kills for each SIGTERM.
         let workers = [End::Killed, End::Killed, End::Stopped];
         let store = [
-            StoreFault::Away(End::Killed),
-            StoreFault::Away(End::Stopped),
+            StoreFault::Restarted(End::Killed),
+            StoreFault::Restarted(End::Stopped),
             StoreFault::Blocked("write"),
             StoreFault::Blocked("read_only_allow_delete"),
             StoreFault::Refusing(429),
@@ -80,7 +80,7 @@ impl Plan {
     }
 }
 
-/// Draws from a shuffled deck that is renewed when it is used up, so that a short run has one of each too.
+/// Draws from a shuffled deck, which is renewed when it is used up: a short run has each fault too.
 fn events<F: Copy>(mut rng: Rng, length: Duration, deck: &[F], times: &(Range<u64>, Range<u64>)) -> Vec<Event<F>> {
     let (mut time, mut cards, mut events) = (Duration::ZERO, Vec::new(), Vec::new());
     while time < length {
@@ -107,7 +107,7 @@ impl fmt::Display for End {
 impl fmt::Display for StoreFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Away(end) => end.fmt(f),
+            Self::Restarted(end) => end.fmt(f),
             Self::Blocked(block) => write!(f, "blocked ({block})"),
             Self::Refusing(status) => write!(f, "answering {status}"),
             Self::Silent => f.write_str("losing answers"),

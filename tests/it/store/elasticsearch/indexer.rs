@@ -1,4 +1,4 @@
-//! The indexer against a scripted Elasticsearch: each item of a batch has its own fate.
+//! The indexer with a scripted Elasticsearch: each item of a batch has its own outcome.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn indexer(stub: &ElasticsearchStub, settings: Settings) -> Indexer {
     Indexer::start(Arc::new(store), settings, Arc::new(Metrics::new("stub", "stub").unwrap()))
 }
 
-/// Puts all documents at once; the outcome of each, by id.
+/// Puts all documents at once. Returns the outcome of each, by id.
 async fn put_all(indexer: Indexer, ids: &[&str]) -> BTreeMap<String, Result<Outcome, Error>> {
     let indexer = Arc::new(indexer);
     let puts = ids.iter().map(|id| {
@@ -52,13 +52,13 @@ async fn put_all(indexer: Indexer, ids: &[&str]) -> BTreeMap<String, Result<Outc
     outcomes
 }
 
-/// A full batch is flushed at once, so that what goes into one request does not depend on timing.
+/// A full batch is flushed at once, so that the requests do not depend on timing.
 fn batch_of(items: usize) -> Settings {
     Settings { max_items: items, linger: Duration::from_secs(20), ..Settings::default() }
 }
 
 #[tokio::test]
-async fn only_the_items_that_met_a_busy_store_are_sent_again() {
+async fn only_items_that_a_busy_store_refused_are_sent_again() {
     let stub = ElasticsearchStub::start(|round, ids| {
         Answer::Items(
             ids.iter()
@@ -123,7 +123,7 @@ async fn a_refused_request_is_bisected_to_its_culprit() {
 }
 
 #[tokio::test]
-async fn an_answer_that_says_nothing_about_the_items_means_sending_all_of_them_again() {
+async fn after_an_unusable_answer_all_items_are_sent_again() {
     let stub = ElasticsearchStub::start(|round, ids| match round {
         0 => Answer::Truncated,
         1 => Answer::Request(503),
@@ -140,7 +140,7 @@ async fn an_answer_that_says_nothing_about_the_items_means_sending_all_of_them_a
 }
 
 #[tokio::test]
-async fn a_write_is_held_no_longer_than_its_time() {
+async fn a_write_is_held_no_longer_than_the_setting() {
     let stub = ElasticsearchStub::start(|_, _| Answer::Request(503)).await;
     let settings = Settings { hold: Duration::from_millis(300), ..batch_of(1) };
     let outcomes = put_all(indexer(&stub, settings), &["a"]).await;

@@ -1,5 +1,4 @@
-//! The Elasticsearch store against a real server, and against answers that a real one gives rarely.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The Elasticsearch store with a real server, and with answers that a real one gives rarely.
 
 mod indexer;
 
@@ -62,7 +61,7 @@ async fn found(store: &Store, query: &Query) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn creates_once_and_remembers_the_model() {
+async fn an_index_is_created_once_and_records_its_model() {
     let alias = Alias::new();
     let store = alias.open();
     assert_eq!(store.origin().await.unwrap(), None);
@@ -79,7 +78,7 @@ async fn creates_once_and_remembers_the_model() {
 }
 
 #[tokio::test]
-async fn takes_an_own_index_that_lost_its_alias() {
+async fn an_own_index_without_its_alias_is_used() {
     let (alias, store) = Alias::created().await;
     let remove = json!({ "actions": [{ "remove": { "index": format!("{}-v1", alias.name), "alias": alias.name } }] });
     request(Method::POST, "_aliases", Some(remove)).await;
@@ -90,7 +89,7 @@ async fn takes_an_own_index_that_lost_its_alias() {
 }
 
 #[tokio::test]
-async fn refuses_what_it_did_not_make() {
+async fn an_index_of_another_program_is_refused() {
     let alias = Alias::new();
     request(Method::PUT, &alias.name, Some(json!({}))).await;
     let error = alias.open().create(&model()).await.unwrap_err();
@@ -108,7 +107,7 @@ async fn every_write_has_its_own_outcome() {
     let (_alias, store) = Alias::created().await;
     let first = [put("a", 5), put("b", 5), delete("never", 1)];
     assert_eq!(store.write(&first).await.unwrap(), [Written::Indexed, Written::Indexed, Written::Deleted]);
-    // The same again is harmless; older is stale; newer wins; a deletion holds against an older upsert.
+    // The same version again is written; older is stale; newer wins; a deletion holds against an older upsert.
     assert_eq!(store.write(&first).await.unwrap(), [Written::Indexed, Written::Indexed, Written::Deleted]);
     let mut bad = document("bad", 1, 1);
     bad.metadata.insert("a\0".to_owned(), json!(1));
@@ -126,7 +125,7 @@ async fn every_write_has_its_own_outcome() {
 }
 
 #[tokio::test]
-async fn a_document_comes_back_as_it_was() {
+async fn a_document_is_read_as_it_was_written() {
     let (alias, store) = Alias::created().await;
     let mut expected = document("ein/bild \"ä\"?", 7, 3);
     store.write(&[Write::Put(Box::new(expected.clone()))]).await.unwrap();
@@ -134,11 +133,11 @@ async fn a_document_comes_back_as_it_was() {
     assert_eq!(store.page(None, 10).await.unwrap(), [expected.clone()]);
     expected.embedding = None;
     assert_eq!(store.get(&expected.id).await.unwrap(), Some(expected));
-    assert_eq!(store.get("nobody").await.unwrap(), None);
+    assert_eq!(store.get("unknown").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn pages_go_through_all_documents_in_the_order_of_ids() {
+async fn pages_have_all_documents_in_the_order_of_ids() {
     let (alias, store) = Alias::created().await;
     let writes: Vec<_> = (0..25).rev().map(|n| put(&format!("d{n:02}"), 1)).collect();
     store.write(&writes).await.unwrap();
@@ -156,7 +155,7 @@ async fn pages_go_through_all_documents_in_the_order_of_ids() {
 }
 
 #[tokio::test]
-async fn what_a_message_may_carry_at_most_is_taken() {
+async fn the_largest_message_is_indexed() {
     let (_alias, store) = Alias::created().await;
     let mut largest = document(&"i".repeat(512), i64::MAX as u64 - 1, 1);
     largest.url = format!("https://example.org/{}", "u".repeat(20_000));
@@ -232,7 +231,7 @@ async fn filters_narrow_and_the_image_itself_is_left_out() {
     }
 
     let mut query = query(1, Mode::Cosine);
-    query.target = Target::Id("nobody".to_owned());
+    query.target = Target::Id("unknown".to_owned());
     assert!(matches!(store.search(&query).await, Err(Error::UnknownId { .. })));
     query.target = Target::Embedding(Embedding::from_unit([vec![-1.0], vec![0.0; 511]].concat()).unwrap());
     assert_eq!(found(&store, &query).await.len(), 3, "an opposite direction is far, not an error");
@@ -241,7 +240,7 @@ async fn filters_narrow_and_the_image_itself_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_block_or_a_missing_alias_is_nobody_s_fault() {
+async fn a_block_or_a_missing_alias_blocks_the_writes_and_rejects_none() {
     let (alias, store) = Alias::created().await;
     let index = format!("{}-v1", alias.name);
     let batch = [put("a", 1), delete("a", 2)];
@@ -303,7 +302,7 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_without_its_password() {
+async fn an_unreachable_server_is_named_without_its_password() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = Store::open(&settings(format!("http://elastic:hunter2@{free}/images"))).unwrap();
     let asking = tokio::time::timeout(Duration::from_secs(5), store.origin());
@@ -326,7 +325,7 @@ fn mappings(action: &str, store: &str, more: &[&str]) -> (i32, String, String) {
 }
 
 #[tokio::test]
-async fn the_command_applies_and_reports() {
+async fn mappings_are_applied_and_reported_by_the_command() {
     let alias = Alias::new();
     let address = alias.address();
     let (code, _, error) = mappings("status", &address, &[]);
@@ -338,7 +337,7 @@ async fn the_command_applies_and_reports() {
         assert_eq!(record["index"], format!("{}-v1", alias.name));
         assert_eq!((&record["model"], &record["problems"]), (&json!("vgg16-keras"), &json!([])));
     }
-    // What is there decides, not the default.
+    // The model of the index is used, not the default.
     assert_eq!(mappings("apply", &address, &[]).0, 0);
     let (code, _, error) = mappings("apply", &address, &["--model", "vgg16"]);
     assert!(code == 64 && error.contains("vgg16-keras"), "{code} {error}");
@@ -353,7 +352,7 @@ async fn the_command_applies_and_reports() {
 }
 
 #[tokio::test]
-async fn the_command_says_that_the_service_is_down() {
+async fn a_server_that_is_down_is_reported_by_the_command() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for action in ["apply", "status"] {
         let (code, output, error) = mappings(action, &format!("http://{free}/images"), &[]);

@@ -1,9 +1,6 @@
-//! The embedded store: what a batch leaves behind, what is refused, and what survives a kill or a second process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The embedded store: versions, batches, pages, refused and damaged files.
 
-/// Kills in the middle of writing, and two processes at once.
 mod processes;
-/// Which documents a search finds, and in which order.
 mod search;
 
 use std::fs;
@@ -26,7 +23,7 @@ fn open(path: &Path) -> Store {
     Store::open(&Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false }).unwrap()
 }
 
-/// A new store, and the folder that goes with it.
+/// A new store, its file, and its folder, which is removed when dropped.
 async fn created() -> (Store, PathBuf, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/folder/store.db");
@@ -68,14 +65,14 @@ fn delete(id: &str, version: u64) -> Write {
     Write::Delete { id: id.to_owned(), version }
 }
 
-/// What SQLite itself says about the file.
+/// The result of SQLite's integrity check.
 fn integrity(path: &Path) -> String {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
 }
 
 #[tokio::test]
-async fn what_is_written_is_read() {
+async fn a_document_is_read_as_it_was_written() {
     let (store, path, _folder) = created().await;
     let mut written = document("ä/'\"%\0 id", 7, 0.25);
     let metadata = r#"{"a": {"b": [1, 1.5, null, "x"]}, "big": 18446744073709551615, "é'\"": "\u0000"}"#;
@@ -84,7 +81,7 @@ async fn what_is_written_is_read() {
     let batch = [Write::Put(Box::new(written.clone())), Write::Put(Box::new(bare.clone()))];
     assert_eq!(store.write(&batch).await.unwrap(), [Written::Indexed, Written::Indexed]);
 
-    // By another connection, as after a restart.
+    // Also by another connection, as after a restart.
     for store in [store, open(&path)] {
         let found = store.get(&written.id).await.unwrap().unwrap();
         assert_eq!(found, Document { embedding: None, ..written.clone() });
@@ -117,7 +114,7 @@ async fn the_highest_version_stays() {
         (put("never", 3), Indexed),
         (put("zero", 0), Indexed),
     ];
-    // One by one, in connections of their own.
+    // One write at a time, each by another connection.
     for (write, expected) in &steps {
         let written = open(&path).write(std::slice::from_ref(write)).await.unwrap();
         assert_eq!(written, std::slice::from_ref(expected), "{write:?}");
@@ -126,7 +123,7 @@ async fn the_highest_version_stays() {
     assert_eq!(store.get("never").await.unwrap().unwrap().version, 3);
     assert_eq!(store.count().await.unwrap(), 2);
 
-    // And all in one batch.
+    // All writes in one batch.
     let (store, _path, _folder) = created().await;
     let (batch, expected): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
     assert_eq!(store.write(&batch).await.unwrap(), expected);
@@ -170,7 +167,7 @@ async fn pages_are_ordered_by_bytes_and_end_empty() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there() {
+async fn a_missing_store_is_an_error_until_it_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sub/store.db");
     let store = open(&path);
@@ -179,9 +176,9 @@ async fn a_store_that_is_not_there() {
     assert!(matches!(store.check(&model()).await, Err(Error::Missing { .. })));
     let Err(Error::Blocked { cause, .. }) = store.write(&[put("a", 1)]).await else { panic!("written") };
     assert_eq!(cause, imgdex::store::Blocked::IndexMissing);
-    assert!(!path.parent().unwrap().exists(), "looking makes nothing");
+    assert!(!path.parent().unwrap().exists(), "reading creates nothing");
 
-    // What a kill in the middle of making it leaves.
+    // An empty file, as a kill during creation leaves it.
     fs::create_dir(path.parent().unwrap()).unwrap();
     fs::write(&path, "").unwrap();
     assert_eq!(store.origin().await.unwrap(), None);
@@ -190,7 +187,7 @@ async fn a_store_that_is_not_there() {
     store.check(&model()).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 0);
 
-    // A file that goes away or is replaced is noticed by a store that had it open.
+    // A store notices when its open file is removed or replaced.
     store.write(&[put("a", 1)]).await.unwrap();
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
     assert!(matches!(store.write(&[put("a", 1)]).await, Err(Error::Blocked { .. })));
@@ -217,7 +214,7 @@ async fn another_model_is_refused() {
     store.check(&model()).await.unwrap();
 }
 
-/// Whatever is done with such a file, it is refused and left as it was.
+/// Checks that every operation on this file is refused, and leaves it as it was.
 async fn refuses(path: &Path, expected: &str) {
     let before = fs::read(path).unwrap();
     let store = open(path);
@@ -236,7 +233,7 @@ async fn refuses(path: &Path, expected: &str) {
 }
 
 #[tokio::test]
-async fn files_of_others_are_refused() {
+async fn files_of_other_programs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     for contents in ["x", &"Dear diary. ".repeat(1000)] {
@@ -266,7 +263,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
     for (at, length) in
         [1, 100, 5000, 8192, 30_000, 8192 * 40, whole.len() - 8192, whole.len() - 1].into_iter().enumerate()
     {
-        // Each has an own name: no log of another one lies beside it.
+        // Each file has its own name, so that no log of another one is used.
         let path = folder.path().join(format!("cut-{at}"));
         fs::write(&path, &whole[..length]).unwrap();
         let store = open(&path);
@@ -283,7 +280,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
     }
     assert!(refused >= 8, "only {refused} failures");
 
-    // A vector that somebody else's program spoiled.
+    // A vector that another program has damaged.
     let connection = rusqlite::Connection::open(&path).unwrap();
     for blob in ["zeroblob(2048)", "zeroblob(7)"] {
         connection.execute(&format!("UPDATE documents SET vector = {blob} WHERE id = '007'"), []).unwrap();

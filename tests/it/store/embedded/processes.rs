@@ -1,3 +1,5 @@
+//! The embedded store over kills in the middle of a write, and with two processes at once.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +20,7 @@ fn batch(n: u64) -> Vec<Write> {
     new.chain(old).collect()
 }
 
-/// Run by the tests below as a process of its own, to be killed; does nothing in a usual run.
+/// Writes batches until it is killed. The tests below run it as a child process; elsewhere it does nothing.
 #[tokio::test]
 async fn child() {
     let (Ok(path), Ok(first)) = (std::env::var(STORE), std::env::var(FIRST)) else { return };
@@ -32,7 +34,7 @@ async fn child() {
     }
 }
 
-/// Where the child writes down the last batch that the store said was written.
+/// The file in which the child records the last acknowledged batch.
 fn acknowledged(store: &Path) -> PathBuf {
     store.with_extension("acknowledged")
 }
@@ -58,9 +60,9 @@ impl Writer {
     }
 }
 
-/// SIGKILL, as everywhere in the standard library.
 impl Drop for Writer {
     fn drop(&mut self) {
+        // SIGKILL.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -90,7 +92,7 @@ async fn a_kill_leaves_whole_batches_and_all_that_were_acknowledged() {
         writer.reaches(&path, first + 3 + round).await;
         drop(writer);
         let found = all(&store).await;
-        // One batch may have been written without its writer having been told.
+        // One batch more may have been written without an acknowledgement.
         let last = last_acknowledged(&path).unwrap();
         let stands = [last, last + 1].into_iter().find(|n| found == expected(*n));
         let Some(stands) = stands else { panic!("after batch {last}: {found:?}") };
@@ -110,7 +112,7 @@ async fn two_processes_write_and_search_at_once() {
     let mut seen = 0;
     for n in 0..30 {
         writer.reaches(&path, 2 * n).await;
-        // What the other had acknowledged before this search began is in it, in whole batches, with our own.
+        // The hits have all batches that were acknowledged before the search, as a whole, and our own document.
         let before = last_acknowledged(&path).unwrap();
         let own = format!("own-{n:02}");
         let written = store.write(&[Write::Put(Box::new(document(&own, 1, 0.0)))]).await.unwrap();
@@ -119,7 +121,7 @@ async fn two_processes_write_and_search_at_once() {
         assert!(hits.contains(&own));
         hits.retain(|id| !id.starts_with("own-"));
         hits.sort();
-        // The last batch is the only one of which nothing is deleted.
+        // Nothing is deleted of the last batch only.
         let batches = (hits.len() as u64 - 1) / (BATCH - 1);
         assert_eq!(hits, expected(batches - 1));
         assert!(batches > before && batches >= seen, "{batches} after {before} and {seen}");
@@ -128,7 +130,7 @@ async fn two_processes_write_and_search_at_once() {
 }
 
 #[tokio::test]
-async fn makers_at_once_make_one_store() {
+async fn stores_that_are_created_at_once_are_one() {
     for _ in 0..5 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/store.db");

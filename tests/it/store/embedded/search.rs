@@ -1,3 +1,5 @@
+//! Searches of the embedded store: filters, order, refusals, and changes by other connections.
+
 use std::collections::BTreeMap;
 
 use imgdex::distance::Mode;
@@ -34,7 +36,7 @@ async fn write(store: &Store, documents: impl IntoIterator<Item = Document>) {
 type Change = fn(&mut Query);
 
 #[tokio::test]
-async fn filters_similarity_and_ids() {
+async fn searches_are_narrowed_by_filters_similarity_and_ids() {
     let (store, _path, _folder) = created().await;
     let with = |id: &str, angle: f32, collection: &str, metadata: &str| Document {
         collection: collection.to_owned(),
@@ -48,7 +50,7 @@ async fn filters_similarity_and_ids() {
             with("b", 0.1, "default", r#"{"n": 2, "tags": "x", "deep": {"er": true}}"#),
             with("c", 0.21, "other", r#"{"n": 1, "deep.er": true}"#),
             with("d", 1.0, "other", "{}"),
-            // Equal to b, stored later: ties come by id.
+            // The same vector as b, stored later: ties are ordered by id.
             with("aa", 0.1, "default", "{}"),
             Document { embedding: None, ..with("bare", 0.0, "default", r#"{"n": 1}"#) },
         ],
@@ -106,7 +108,7 @@ fn filters(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn refusals() {
+async fn unknown_ids_and_unsuitable_vectors_are_refused() {
     let (store, _path, _folder) = created().await;
     write(&store, [Document { embedding: None, ..document("bare", 1, 0.0) }]).await;
     for id in ["bare", "absent"] {
@@ -121,9 +123,9 @@ async fn refusals() {
     assert!(matches!(store.search(&query(narrow)).await, Err(Error::Refused { .. })));
 }
 
-/// A search sees each write at once, by whichever connection it came.
+/// A search sees each write at once, by any connection.
 #[tokio::test]
-async fn changes_are_seen() {
+async fn each_change_is_seen_by_the_next_search() {
     let (store, path, _folder) = created().await;
     let other = open(&path);
     let all = query(vector(0.0));
@@ -131,7 +133,7 @@ async fn changes_are_seen() {
     for writer in [&store, &other] {
         write(writer, ["a", "b", "c", "d"].map(|id| document(id, 1, 0.5))).await;
         assert_eq!(ids(&store, &all).await, ["a", "b", "c", "d"]);
-        // The first row goes, the last takes its place, a third moves ahead, and a new one comes.
+        // The first row is deleted, the last takes its place, a third moves ahead, and a new one is added.
         let moved = Write::Put(Box::new(document("c", 2, 0.0)));
         let new = Write::Put(Box::new(document("e", 2, 0.1)));
         writer.write(&[delete("a", 2), moved, new]).await.unwrap();

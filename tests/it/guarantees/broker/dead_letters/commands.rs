@@ -1,4 +1,4 @@
-//! Dead letters and whereabouts from the command line: `imgdex dlq`, `imgdex why`.
+//! Dead letters and the state of an image from the command line: `imgdex dlq`, `imgdex why`.
 
 use imgdex::broker::headers;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ impl Flow {
         run(&all, "").await
     }
 
-    /// What `imgdex dlq list` prints: ids and reasons.
+    /// The ids and reasons that `imgdex dlq list` prints.
     async fn listed(&self, flags: &[&str]) -> Vec<(String, String)> {
         let finished = self.command(&[&["dlq", "list"], flags].concat()).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -29,7 +29,7 @@ impl Flow {
     }
 }
 
-/// Two images that are not there, a body that is no reference, and two good images, all processed.
+/// A queue after a worker has processed two missing images, a body that is no reference, and two good images.
 async fn processed() -> Flow {
     let flow = Flow::start().await;
     let good = flow.images.urls("good", 2);
@@ -52,7 +52,7 @@ fn reasons(letters: &[(String, String)]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn looking_changes_nothing() {
+async fn listing_and_showing_change_nothing() {
     let flow = processed().await;
     for _ in 0..3 {
         let letters = flow.listed(&[]).await;
@@ -67,7 +67,7 @@ async fn looking_changes_nothing() {
     assert_eq!(shown["letter"]["status"], 404);
     assert_eq!(shown["headers"][headers::ATTEMPTS], "3");
     assert!(shown["body"].as_str().unwrap().contains("missing-1"));
-    let absent = flow.command(&["dlq", "show", "nobody"]).await;
+    let absent = flow.command(&["dlq", "show", "unknown"]).await;
     assert_eq!(absent.code, Some(1), "{absent:?}");
 
     let limited = flow.command(&["dlq", "list", "--limit", "1"]).await;
@@ -79,7 +79,7 @@ async fn looking_changes_nothing() {
 }
 
 #[tokio::test]
-async fn whereabouts_are_told_for_every_place() {
+async fn why_finds_an_image_in_every_state() {
     let flow = processed().await;
     let good = flow.why("good-0", &[]).await;
     assert_eq!(good.code, Some(0), "{good:?}");
@@ -87,21 +87,21 @@ async fn whereabouts_are_told_for_every_place() {
     let dead = flow.why("missing-0", &[]).await;
     assert_eq!(dead.code, Some(0), "{dead:?}");
     assert!(dead.stdout.contains("dead-lettered (host_refused)") && dead.stdout.contains("answered 404"), "{dead:?}");
-    let unknown = flow.why("nobody", &[]).await;
+    let unknown = flow.why("unknown", &[]).await;
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
-    assert!(unknown.stderr.contains("\"nobody\" is unknown"), "{unknown:?}");
-    let beyond = flow.why("nobody", &["--limit", "2"]).await;
+    assert!(unknown.stderr.contains("\"unknown\" is unknown"), "{unknown:?}");
+    let beyond = flow.why("unknown", &["--limit", "2"]).await;
     assert!(beyond.stdout.contains("not among 2 messages; 1 more were not looked at"), "{beyond:?}");
     flow.rabbit.until_ready(&flow.rabbit.dead(), 3).await;
 }
 
 #[tokio::test]
-async fn a_replayed_letter_starts_afresh_and_a_purged_one_is_gone() {
+async fn a_replayed_letter_has_no_attempts_and_a_purged_one_is_gone() {
     let flow = processed().await;
-    assert_eq!(flow.command(&["dlq", "replay"]).await.code, Some(2), "what is to be replayed must be said");
+    assert_eq!(flow.command(&["dlq", "replay"]).await.code, Some(2), "a selection is required");
     assert_eq!(flow.command(&["dlq", "purge", "--all", "--reason", "host_refused"]).await.code, Some(2));
     assert_eq!(flow.command(&["dlq", "purge", "--reason", "weather"]).await.code, Some(2));
-    assert_eq!(flow.command(&["dlq", "replay", "--id", "nobody"]).await.code, Some(1));
+    assert_eq!(flow.command(&["dlq", "replay", "--id", "unknown"]).await.code, Some(1));
     flow.rabbit.until_ready(&flow.rabbit.dead(), 3).await;
 
     let replayed = flow.command(&["dlq", "replay", "--id", "missing-0"]).await;
@@ -117,7 +117,7 @@ async fn a_replayed_letter_starts_afresh_and_a_purged_one_is_gone() {
     assert_eq!((purged.code, purged.stdout.as_str()), (Some(0), "1 removed\n"), "{purged:?}");
     flow.rabbit.until_ready(&flow.rabbit.dead(), 1).await;
 
-    // Replayed while its host still refuses, it comes back with its attempts counted anew.
+    // The host still refuses, so it is dead-lettered again, with its attempts counted from zero.
     let replayed = flow.command(&["dlq", "replay", "--all"]).await;
     assert_eq!(replayed.stdout, "1 replayed\n", "{replayed:?}");
     let worker = flow.worker().await;

@@ -1,4 +1,4 @@
-//! Dead letters: how they are confirmed, and the commands that look at them and bring them back.
+//! Dead letters: their confirmation, and the commands that list, replay and purge them.
 
 mod commands;
 mod confirmation;
