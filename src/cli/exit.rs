@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::transfer::import;
 use crate::{broker, store};
 
 /// How a command ends; the numbers are part of the contract.
@@ -81,5 +82,14 @@ impl From<broker::Error> for Error {
             | broker::Error::Lost(_) => Exit::Unavailable,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<import::Error> for Error {
+    fn from(error: import::Error) -> Self {
+        match error {
+            import::Error::Store(error) => error.into(),
+            import::Error::NotTaken { .. } => Self::new(Exit::Unavailable, error.to_string()),
+        }
     }
 }

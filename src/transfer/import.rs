@@ -1,0 +1,148 @@
+//! Documents of an export into a store.
+
+use std::io::{self, BufRead};
+
+use super::ndjson::{self, FORMAT, Header};
+use crate::sources::read_line;
+use crate::store::{self, Document, Origin, Store, Write, Written};
+
+/// Documents per write.
+const BATCH: usize = 500;
+
+/// How many documents ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub imported: u64,
+    /// Not written, because the store has a newer version.
+    pub stale: u64,
+    pub failed: u64,
+}
+
+/// Why an import stopped. Importing all of it again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The store takes no writes: the next documents would fail too.
+    #[error("{store}: {reason}; importing again is safe")]
+    NotTaken { store: String, reason: String },
+}
+
+/// What is reported of each document as it ends: the name and reason of one that failed.
+pub type Report<'a> = &'a mut (dyn FnMut(Result<(), (&str, &str)>) + Send);
+
+/// The file of an export whose header has been read.
+pub struct Export {
+    lines: Lines,
+    pub origin: Origin,
+}
+
+impl Export {
+    /// Reads the header; the inner error says why this is no export.
+    pub fn open(reader: Box<dyn BufRead + Send>) -> io::Result<Result<Self, String>> {
+        let mut lines = Lines { reader, number: 0 };
+        let first = lines.next().transpose()?.and_then(Result::ok).unwrap_or_default();
+        Ok(header(&first).map(|origin| Self { lines, origin }))
+    }
+}
+
+/// Writes every document into a store whose vectors have `dims` values. `name` is that of the file, for reports. The second
+/// result is the error that ended the reading, before which everything was imported.
+pub async fn run(
+    export: Export,
+    store: &Store,
+    dims: usize,
+    name: &str,
+    report: Report<'_>,
+) -> Result<(Counts, Option<io::Error>), Error> {
+    let Export { mut lines, .. } = export;
+    let mut import = Import { store, report, counts: Counts::default() };
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut broken = None;
+    while let Some(line) = lines.next() {
+        let document = match line {
+            Ok(line) => line.and_then(|line| ndjson::read(&line, dims).map_err(|error| error.to_string())),
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
+        };
+        match document {
+            Ok(document) => batch.push(document),
+            Err(reason) => import.failed(&format!("{name}, line {}", lines.number), &reason),
+        }
+        if batch.len() == BATCH {
+            import.write(std::mem::take(&mut batch)).await?;
+        }
+    }
+    import.write(batch).await?;
+    Ok((import.counts, broken))
+}
+
+/// The lines of a file, none of which may be longer than any document is.
+struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    /// The number of the last line, from 1.
+    number: u64,
+}
+
+impl Lines {
+    /// The next line; the inner error is the line's own fault.
+    fn next(&mut self) -> Option<io::Result<Result<String, String>>> {
+        self.number += 1;
+        match read_line(&mut self.reader) {
+            Ok(line) => line.map(|line| Ok(line.map_err(ToOwned::to_owned))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn header(line: &str) -> Result<Origin, String> {
+    let header: Header = serde_json::from_str(line)
+        .map_err(|error| format!("this is not an export of imgdex, which begins with a header line: {error}"))?;
+    if header.imgdex_export > FORMAT {
+        return Err(format!(
+            "the export's format is {}, newer than {FORMAT}; use a newer imgdex",
+            header.imgdex_export
+        ));
+    }
+    Ok(header.origin)
+}
+
+struct Import<'a> {
+    store: &'a Store,
+    report: Report<'a>,
+    counts: Counts,
+}
+
+impl Import<'_> {
+    async fn write(&mut self, batch: Vec<Document>) -> Result<(), Error> {
+        let writes: Vec<_> = batch.into_iter().map(|document| Write::Put(Box::new(document))).collect();
+        let written = self.store.write(&writes).await?;
+        for (write, written) in writes.iter().zip(written) {
+            let Write::Put(document) = write else { continue };
+            match written {
+                Written::Indexed => self.counts.imported += 1,
+                Written::Stale => self.counts.stale += 1,
+                Written::Rejected { kind, reason } => {
+                    self.failed(&document.id, &format!("{kind}: {reason}"));
+                    continue;
+                }
+                Written::Busy { reason, .. } | Written::Blocked { reason, .. } => {
+                    return Err(Error::NotTaken { store: self.store.to_string(), reason });
+                }
+                Written::Deleted => {
+                    self.failed(&document.id, "the store answered with a deletion");
+                    continue;
+                }
+            }
+            (self.report)(Ok(()));
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, name: &str, reason: &str) {
+        self.counts.failed += 1;
+        (self.report)(Err((name, reason)));
+    }
+}
