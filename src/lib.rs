@@ -8,43 +8,60 @@
 //! store for the nearest documents under one of four exact distances. Without any service the same pipeline indexes a
 //! folder into an embedded store (SQLite) and searches it in memory.
 //!
-//! Each message is one task that walks the whole way on its own stack: [`pipeline::Pipeline::process`] is the one
-//! function to read first. What a failure means is decided beside it, in [`pipeline::Failure::verdict`]; performing that
-//! verdict towards the broker is [`broker::receipt`]'s business alone.
+//! Each message is one task that takes all stages on its own stack: [`pipeline::Pipeline::process`] is the function to read
+//! first. What a failure means is decided beside it, in [`pipeline::Failure::verdict`]; [`broker::receipt`] performs that
+//! verdict towards the broker.
 //!
-//! # Map, in reading order
+//! # Map
+//!
+//! A module imports only modules that stand below it here. `tests/it/architecture.rs` checks that, with the exact list of what
+//! each module imports.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`pipeline`] | `process()`, and what each failure means |
-//! | [`message`] | the wire format of an image reference, and nothing else |
-//! | [`fetch`] | URL to bytes; `guard` decides which addresses may be reached |
-//! | [`decode`] | bytes to pixels, with limits before allocation |
-//! | [`extract`] | the model thread: batching behind one `async fn` |
-//! | [`model`] | manifests, weights, preprocessing, the network; `kernels` has its fused convolutions |
-//! | [`embedding`], [`distance`] | the vector type; the four modes and their formulas |
-//! | [`store`] | documents and hits; the embedded store and Elasticsearch |
-//! | [`index`] | batches of writes, flushed and retried item by item |
-//! | [`mappings`] | the versioned index mappings and applying them |
-//! | [`broker`] | sessions, receipts, publishing, topology, dead letters |
-//! | [`worker`] | deliveries to `process` to receipts; drain |
+//! | [`cli`] | the command line: `args` to settings, one file per command in `commands`, exit codes, output |
+//! | **what runs** | |
+//! | [`worker`] | deliveries to `process` to receipts; when consumption pauses; drain |
 //! | [`server`] | `/live`, `/ready`, `/metrics` |
-//! | [`memory`] | the most memory that a worker takes, term by term |
-//! | [`metrics`], [`backoff`], [`shutdown`] | small leaves used by the above |
-//! | [`config`], [`cli`] | settings from flags, environment and file; one file per command |
+//! | [`ingest`] | the pipeline fed from sources instead of deliveries |
+//! | [`transfer`] | export and import of documents as files |
+//! | [`sources`] | what the SOURCE arguments of commands stand for: files, folders, lists, URLs |
+//! | [`dead_letter`] | what a message in one of our queues says about itself |
+//! | **the flow** | |
+//! | [`pipeline`] | READ FIRST: `process()`, and what each failure means |
+//! | [`embedder`] | the one way from a URL or bytes to an embedding: fetch, decode, extract |
+//! | [`indexer`] | batches of writes, sent, split and retried item by item; when the store is to blame |
+//! | [`message`] | the wire format of an image reference, and nothing else |
+//! | [`fetch`] | URL to bytes; `access` says what may be reached, `limits` bounds what is shared |
+//! | [`extract`] | the model thread: batching behind one `async fn` |
+//! | **what it knows** | |
+//! | [`store`] | documents, queries and hits; the embedded store and Elasticsearch with its mappings |
+//! | [`model`] | manifests, weights, the networks; `vgg16` has the fused convolutions |
+//! | [`decode`] | bytes to pixels, with limits before allocation; `preprocess` samples them for a model |
+//! | [`broker`] | sessions, receipts, publishing, topology, browsing of queues; knows no images |
+//! | **leaves** | |
+//! | [`footprint`] | the most memory that a worker takes, term by term |
+//! | [`metrics`] | every metric, declared once |
+//! | [`outcome`] | the words that all parts share: `Outcome`, `Verdict`, `Reason` |
+//! | [`config`] | settings from flags, environment and file |
+//! | [`embedding`], [`distance`] | the vector type; the four modes and their formulas |
+//! | [`backpressure`] | back-off, resizable semaphore, window of the last outcomes |
+//! | `simd` | instruction sets behind one trait, and memory aligned for them |
+//! | [`health`], [`machine`], [`clock`], [`atomic_file`], [`shutdown`] | conditions of readiness; cores and memory; time; files written as a whole; signals |
 //!
 //! # Invariants
 //!
-//! - A stage may use the noun it consumes, never the verb before it. Dependencies point one way: `cli -> worker ->
-//!   pipeline -> {message, fetch, decode, extract, index} -> {model, store}`.
-//! - `broker` knows no images. Only `broker::receipt` acknowledges a delivery; `broker::dead` removes dead letters on request.
+//! - `outcome` imports nothing, `metrics` only `outcome`. No stage imports `pipeline`. `broker` knows no images: it imports
+//!   neither `message` nor a stage. `model` never imports `store`.
+//! - Only `pipeline` and `embedder` know the order of the stages.
+//! - Only `broker::receipt` acknowledges a delivery; `broker::browse` removes dead letters on request.
 //! - Nothing but `store::elasticsearch::client` speaks HTTP to Elasticsearch.
-//! - Only `pipeline` knows the order of the stages.
 //! - A vector is never compared with one of another model: the model's fingerprint is written into every store and
 //!   checked before the first write and the first search.
-//! - There is one trait, [`model::Model`]. Everything else is an enum or a struct, but in `model::kernels`: instruction sets
-//!   are types there, so that each gets machine code of its own.
-//! - `unsafe` stands in [`model::kernels`] and in the embedded store's scan alone, each block with its reason.
+//! - `model::load` is the only match over architectures.
+//! - Traits are few, and each has several implementations: [`model::Model`]; instruction sets and the work compiled for them
+//!   in `simd`; the forward pass of any instruction set in `model::vgg16::kernels`.
+//! - `unsafe` stands in `simd`, in `model::vgg16::kernels` and in the embedded store's scan alone, each block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 
 pub mod atomic_file;

@@ -4,26 +4,26 @@ use std::fs;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-/// A size that the system tells in a line `NAME: n kB` of a file under `/proc`, in bytes.
+/// A size in bytes from a line `NAME: n kB` of a file under `/proc`.
 pub fn proc_field_bytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-/// The cores that this process may use: the machine's, less what affinity and the cgroup's quota withhold.
+/// The cores that this process may use: those of the machine, limited by affinity and the cgroup's quota.
 pub fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// What the cgroup of this process allows, in bytes; `None` where it sets no limit. Version 2, else version 1.
+/// The memory limit of this process's cgroup in bytes; `None` where there is none. Version 2, else version 1.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     groups.lines().filter_map(|line| limit_of(line, Path::new("/sys/fs/cgroup"))).min()
 }
 
-/// The limit of one of the groups of `/proc/self/cgroup`, `hierarchy:controllers:path`, or of what it is in: a container sees
-/// itself as the root, a service of the host is somewhere below.
+/// The least limit of one of the groups of `/proc/self/cgroup`, `hierarchy:controllers:path`, and of its parents: a container
+/// sees itself as the root, a service of the host stands below it.
 fn limit_of(group: &str, mounted: &Path) -> Option<u64> {
     let mut fields = group.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, Path::new(fields.next()?.trim_start_matches('/')));

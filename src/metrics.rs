@@ -99,9 +99,6 @@ pub struct Metrics {
 
 impl Metrics {
     /// Declares every metric. `model` and `kernel` become labels of `imgdex_build_info`.
-    ///
-    /// # Errors
-    /// When a metric is declared twice, which is a programming error that any test meets.
     pub fn new(model: &str, kernel: &str) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("imgdex".into()), None)?;
         let build_info = IntGaugeVec::new(
@@ -322,9 +319,6 @@ impl Metrics {
     }
 
     /// The Prometheus text format, in one consistent state.
-    ///
-    /// # Errors
-    /// When a metric cannot be encoded.
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
         let families = {
             let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,9 +7,6 @@ use tokio_util::sync::CancellationToken;
 const ENDED_BY_SIGNAL: i32 = 130;
 
 /// Returns a token that the first SIGTERM or SIGINT cancels. A second signal ends the process.
-///
-/// # Errors
-/// When the signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -10,20 +10,20 @@ use ipnet::IpNet;
 use crate::machine;
 use crate::model::compute::{Compute, KernelChoice, PlanChoice};
 
-/// Where the arguments of every command stand in the help: last, and apart.
+/// The heading in the help for the arguments of every command.
 const GENERAL: &str = "General options";
 
-/// A broker on this machine as it comes from its package.
+/// A broker on this machine with the settings of its package.
 const DEFAULT_BROKER: &str = "amqp://127.0.0.1:5672/%2f";
 
 /// Arguments of every command.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `imgdex=debug`
+    /// Log level on stderr: error, warn, info, debug, trace, or a filter such as `imgdex=debug`
     /// [default: info for worker, warn otherwise]
     #[arg(long, global = true, help_heading = GENERAL, env = "IMGDEX_LOG")]
     pub log: Option<String>,
-    /// How logs are written
+    /// Log format
     #[arg(long, global = true, help_heading = GENERAL, env = "IMGDEX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// Configuration file [default: imgdex.toml in the configuration folder, where it exists]
@@ -31,7 +31,7 @@ pub struct GlobalArgs {
     pub config: Option<std::path::PathBuf>,
 }
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -71,22 +71,22 @@ pub struct StoreArgs {
 /// How features are computed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ModelArgs {
-    /// The model of a new store, and of `embed`: vgg16 or vgg16-keras; an existing store remembers its own
+    /// The model of a new store, and of `embed`: vgg16 or vgg16-keras; an existing store has its own
     #[arg(long, env = "IMGDEX_MODEL")]
     pub model: Option<String>,
     /// Folder with the weights [default: the data folder]
     #[arg(long, env = "IMGDEX_MODEL_DIR", value_name = "DIR")]
     pub model_dir: Option<std::path::PathBuf>,
-    /// Threads that compute [default: all that the cgroup grants]
+    /// Compute threads [default: the cores that the cgroup grants]
     #[arg(long, env = "IMGDEX_THREADS")]
     pub threads: Option<NonZeroUsize>,
-    /// The instructions that features are computed with
+    /// The CPU instructions to compute features with
     #[arg(long, env = "IMGDEX_KERNEL", value_enum, default_value_t)]
     pub kernel: KernelChoice,
-    /// Whether features are computed in the least time or the least memory
+    /// Compute features in the least time or with the least memory
     #[arg(long, env = "IMGDEX_PLAN", value_enum, default_value_t)]
     pub plan: PlanChoice,
-    /// Keep packed weights in memory, and write no file of them beside the weights
+    /// Keep packed weights in memory only, and write no file of them
     #[arg(long, env = "IMGDEX_NO_PACKED_FILE", value_parser = BoolishValueParser::new())]
     pub no_packed_file: bool,
 }
@@ -107,7 +107,7 @@ impl ModelArgs {
 /// Which images may be fetched and decoded.
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
-    /// Network that may be reached although it is private or local (repeatable)
+    /// Private or local network that may be reached (repeatable)
     #[arg(long, env = "IMGDEX_ALLOW_NET", value_name = "CIDR", value_delimiter = ',')]
     pub allow_net: Vec<IpNet>,
     /// Port that may be reached besides 80 and 443 (repeatable)
@@ -131,10 +131,10 @@ pub struct FetchArgs {
     /// Largest image file in bytes
     #[arg(long, env = "IMGDEX_MAX_IMAGE_BYTES", value_name = "N", default_value_t = 32 << 20)]
     pub max_image_bytes: u64,
-    /// Most bytes of all image files that are fetched and not yet decoded; one file may exceed it
+    /// Largest sum of all image files that are fetched and not yet decoded, in bytes; one file may exceed it
     #[arg(long, env = "IMGDEX_MAX_INFLIGHT_BYTES", value_name = "N", default_value_t = 256 << 20)]
     pub max_inflight_bytes: u64,
-    /// Most pixels of an image
+    /// Largest number of pixels of an image
     #[arg(long, env = "IMGDEX_MAX_IMAGE_PIXELS", value_name = "N", default_value_t = 100_000_000)]
     pub max_image_pixels: u64,
     /// Decode TIFF too
@@ -142,13 +142,13 @@ pub struct FetchArgs {
     pub allow_tiff: bool,
 }
 
-/// Where messages come from or go to.
+/// The broker, its exchange and its queues.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
     /// The broker: `amqp(s)://user:pass@host:port/vhost`
     #[arg(long, env = "IMGDEX_AMQP", hide_env_values = true, default_value = DEFAULT_BROKER)]
     pub amqp: String,
-    /// The work queue; its retry queues are NAME.retry.SECONDS, its dead letters NAME.dead
+    /// The work queue; its retry queues are NAME.retry.SECONDS, its dead-letter queue NAME.dead
     #[arg(long, env = "IMGDEX_QUEUE", default_value = "imgdex.images")]
     pub queue: String,
     /// The exchange
@@ -169,16 +169,13 @@ pub struct BrokerArgs {
 }
 
 impl BrokerArgs {
-    /// Whether nobody named a broker.
+    /// Whether `--amqp` has its default value.
     pub fn is_default(&self) -> bool {
         self.amqp == DEFAULT_BROKER
     }
 }
 
 /// Parses `KEY=VALUE`.
-///
-/// # Errors
-/// When there is no `=`, or nothing before it.
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

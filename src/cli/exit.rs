@@ -38,7 +38,7 @@ impl Error {
         Self { exit, message: message.into() }
     }
 
-    /// Whoever read standard output has closed it: not a failure, and nothing more to say.
+    /// Standard output was closed by its reader: not a failure, and nothing to print.
     pub(super) fn reader_gone() -> Self {
         Self::new(Exit::Done, "")
     }

@@ -8,9 +8,6 @@ use super::args::{GlobalArgs, LogFormat};
 use super::{Error, Exit};
 
 /// Sets up logging for the rest of the process. `default` is the filter where none is asked for.
-///
-/// # Errors
-/// When the filter does not parse.
 pub fn start(args: &GlobalArgs, default: &str) -> Result<(), Error> {
     let filter = args.log.as_deref().unwrap_or(default);
     let parsed = EnvFilter::try_new(filter)

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
 fn start(arguments: Vec<OsString>) -> Result<Exit, Error> {
     let layers = match layers(&arguments) {
         Ok(layers) => layers,
-        // Help, version and completions are answered whatever is wrong with the configuration.
+        // Help, version and completions do not depend on the configuration.
         Err(error) => match parse(&Layers::default(), arguments) {
             Err(help) if !help.use_stderr() => help.exit(),
             Ok(Cli { command: Command::Completions(args), .. }) => return completions::run(&args),
@@ -99,7 +99,7 @@ fn start(arguments: Vec<OsString>) -> Result<Exit, Error> {
         .build()
         .map_err(|error| Error::new(Exit::Io, format!("the runtime did not start: {error}")))?;
     let result = runtime.block_on(dispatch(cli.command, &layers));
-    // A thread may wait for a line from a terminal that never comes; nothing that matters is still running.
+    // A thread may wait for a line from a terminal that never comes; all work has ended.
     runtime.shutdown_background();
     result
 }
@@ -127,7 +127,7 @@ fn config_file(arguments: &[OsString]) -> Option<OsString> {
 }
 
 fn parse(layers: &Layers, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    // Features depend on the machine's instructions in their last digits; whoever reports a difference should see them.
+    // The last digits of features depend on the machine's instructions, so a report of a difference should name them.
     let version = format!("{}\nkernel: {}", env!("CARGO_PKG_VERSION"), Kernel::best().name());
     let command = Cli::command().long_version(version);
     let matches = layers.apply(command).try_get_matches_from(arguments)?;

@@ -18,56 +18,40 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// The format asked for, else the one that suits where standard output leads.
+    /// The format of `--output`, else a table on a terminal and NDJSON elsewhere.
     pub fn format(&self) -> OutputFormat {
         let suitable = if io::stdout().is_terminal() { OutputFormat::Table } else { OutputFormat::Ndjson };
         self.output.unwrap_or(suitable)
     }
 }
 
-/// Prints one line.
-///
-/// # Errors
-/// When standard output cannot be written. A closed pipe is an [`Error`] that exits as done and says nothing: whoever
-/// read it has seen enough.
+/// Prints one line. A closed pipe is an [`Error`] with the exit code of success and no message: the reader has seen enough.
 pub fn line(text: impl Display) -> Result<(), Error> {
     written(writeln!(io::stdout(), "{text}"))
 }
 
 /// Prints one value as a line of JSON.
-///
-/// # Errors
-/// As [`line()`].
 pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
     line(to_json(value)?)
 }
 
-/// Prints the line that ends a command, whose exit code then is that of its work, read or not.
-///
-/// # Errors
-/// When standard output cannot be written; nobody reading is no error.
+/// Prints the last line of a command. A closed pipe is no error here: the exit code is that of the command's work.
 pub fn last_line(text: impl Display) -> Result<(), Error> {
     unless_gone(writeln!(io::stdout(), "{text}"))
 }
 
-/// Says something on standard error. Where that cannot be written there is nobody left to tell.
+/// Prints a line on standard error. A failure to do so cannot be reported anywhere.
 pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints bytes as they are.
-///
-/// # Errors
-/// As [`line()`].
 pub fn bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
 /// Prints records, the whole output of a command: a table, one JSON array, or one JSON object per line.
-///
-/// # Errors
-/// As [`last_line`].
 pub fn records<T: Serialize>(format: OutputFormat, records: &[T], table: impl FnOnce() -> Table) -> Result<(), Error> {
     match format {
         OutputFormat::Table => unless_gone(write!(io::stdout(), "{}", table())),
@@ -80,9 +64,6 @@ pub fn records<T: Serialize>(format: OutputFormat, records: &[T], table: impl Fn
 }
 
 /// A value as one line of JSON.
-///
-/// # Errors
-/// When it cannot be one.
 pub fn to_json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(unprintable)
 }

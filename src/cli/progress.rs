@@ -1,4 +1,4 @@
-//! How far a command is, on standard error: a bar with rate and remaining time on a terminal, a line now and then
+//! The progress of a command on standard error: a bar with rate and remaining time on a terminal, a line every ten seconds
 //! elsewhere.
 
 use std::fmt::Display;
@@ -58,7 +58,7 @@ impl Progress {
         self.bar.suspend(|| output::note(text));
     }
 
-    /// Removes the bar and tells how long it took.
+    /// Removes the bar and returns the elapsed time.
     pub fn finish(self) -> Duration {
         self.bar.finish_and_clear();
         self.started.elapsed()
@@ -83,7 +83,7 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// Says what is fetched.
+    /// Prints the URL, and starts at zero.
     pub fn start(url: &str) -> Self {
         output::note(format_args!("fetching {url}"));
         if !io::stderr().is_terminal() {
@@ -96,7 +96,7 @@ impl Bytes {
         Self { bar, line: None }
     }
 
-    /// Tells how many bytes are there, of how many where that is known.
+    /// Shows the number of bytes so far, and the total where it is known.
     pub fn at(&mut self, bytes: u64, total: Option<u64>) {
         self.bar.set_length(total.unwrap_or(bytes));
         self.bar.set_position(bytes);

@@ -27,9 +27,6 @@ use crate::store::{self, Origin, Store};
 const DECODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The folder of the default store and the weights: `$XDG_DATA_HOME/imgdex`, else `~/.local/share/imgdex`.
-///
-/// # Errors
-/// When neither variable is set.
 pub fn data_folder() -> Result<PathBuf, Error> {
     user_folder("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
         let message = "neither XDG_DATA_HOME nor HOME is set, so there is no data folder; pass --store and --model-dir";
@@ -49,9 +46,6 @@ fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
 }
 
 /// Opens the store of the arguments, without connecting to it.
-///
-/// # Errors
-/// See [`Store::open`].
 pub fn store(args: &StoreArgs) -> Result<Store, Error> {
     let address = match &args.store {
         Some(address) => address.clone(),
@@ -70,9 +64,6 @@ fn default_store() -> Result<String, Error> {
 }
 
 /// The model of a store that must exist: the one that it remembers, which `--model` may confirm but not change.
-///
-/// # Errors
-/// When the store is missing, cannot be asked, or was made for something else.
 pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     match store.origin().await? {
         Some(origin) => remembered(&origin, store, args),
@@ -82,9 +73,6 @@ pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error
 
 /// The model of a store that may be missing where it is embedded; an index in Elasticsearch is only ever made by
 /// `imgdex mappings apply`.
-///
-/// # Errors
-/// As [`model_of`].
 pub async fn model_for_write(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     match (store, store.origin().await?) {
         (_, Some(origin)) => remembered(&origin, store, args),
@@ -95,9 +83,6 @@ pub async fn model_for_write(store: &Store, args: &ModelArgs) -> Result<Manifest
 
 /// Makes an embedded store where it is missing. Called when all else is ready, so that no empty store is left behind by
 /// a command that could not start.
-///
-/// # Errors
-/// When the file cannot be made.
 pub async fn ensure_embedded(store: &Store, model: &Manifest) -> Result<(), Error> {
     if matches!(store, Store::Embedded(_)) {
         store.create(model).await?;
@@ -106,9 +91,6 @@ pub async fn ensure_embedded(store: &Store, model: &Manifest) -> Result<(), Erro
 }
 
 /// The model that `--model` names, for commands without a store and for new stores.
-///
-/// # Errors
-/// When there is none of this name.
 pub fn chosen_model(args: &ModelArgs) -> Result<Manifest, Error> {
     find_model(args.model.as_deref().unwrap_or(DEFAULT_MODEL))
 }
@@ -125,9 +107,6 @@ fn remembered(origin: &Origin, store: &Store, args: &ModelArgs) -> Result<Manife
 }
 
 /// The folder with the weights: `--model-dir`, else the data folder.
-///
-/// # Errors
-/// See [`data_folder`].
 pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
     args.model_dir.clone().map_or_else(data_folder, Ok)
 }
@@ -141,9 +120,6 @@ pub fn model_failed(error: crate::model::Error) -> Error {
 }
 
 /// Loads a model and starts its thread.
-///
-/// # Errors
-/// When its weights are missing or damaged.
 pub async fn extractor(model: &Manifest, args: &ModelArgs, metrics: Arc<Metrics>) -> Result<Extractor, Error> {
     let (manifest, folder, compute) = (model.clone(), model_folder(args)?, args.compute());
     // Reading and checking the weights takes a while, and may not stall the tasks that share this thread.
@@ -182,9 +158,6 @@ pub fn sources(arguments: Vec<OsString>) -> Result<Sources, Error> {
 }
 
 /// The fetch stage. `local_files`: whether `file:` URLs are read, as only commands on a user's own files may.
-///
-/// # Errors
-/// When a setting is unusable, or a file that one names.
 pub fn fetcher(args: &FetchArgs, local_files: bool, metrics: Arc<Metrics>) -> Result<Fetcher, Error> {
     let settings = fetch::Settings {
         allow_nets: args.allow_net.clone(),
@@ -223,9 +196,6 @@ pub fn decoder(args: &FetchArgs, model: &Manifest) -> Decoder {
 }
 
 /// The broker of the arguments, checked and not connected to.
-///
-/// # Errors
-/// When the address or a name is invalid.
 pub fn broker(args: &BrokerArgs, command: &str) -> Result<broker::Settings, Error> {
     let settings = broker::Settings {
         address: args.amqp.clone().into(),
@@ -238,9 +208,6 @@ pub fn broker(args: &BrokerArgs, command: &str) -> Result<broker::Settings, Erro
 }
 
 /// The metrics of a process that computes features with the model of this name.
-///
-/// # Errors
-/// When a metric is declared twice, which is a programming error that any test meets.
 pub fn metrics(model: &str, args: &ModelArgs) -> Result<Arc<Metrics>, Error> {
     Metrics::new(model, args.compute().kernel_name())
         .map(Arc::new)

@@ -78,9 +78,6 @@ pub struct Sources {
 
 impl Sources {
     /// Starts finding sources.
-    ///
-    /// # Errors
-    /// When the thread does not start.
     pub fn find(arguments: Vec<OsString>) -> io::Result<Self> {
         let (found, items) = mpsc::channel(AHEAD);
         // A plain thread, because a read from a terminal cannot be cancelled: the process may end while it waits.

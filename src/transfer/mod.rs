@@ -12,5 +12,5 @@ pub fn check_name(file: &Path) -> Result<(), String> {
     if known {
         return Ok(());
     }
-    Err(format!("{}: the format is told by the name, which must end in .ndjson (or be -)", file.display()))
+    Err(format!("{}: the name of the file must end in .ndjson, or be - for standard input or output", file.display()))
 }

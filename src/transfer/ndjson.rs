@@ -39,9 +39,6 @@ pub enum Error {
 }
 
 /// Parses and checks the line of a document; `dims` is the length of the model's vectors.
-///
-/// # Errors
-/// See [`Error`].
 pub fn read(line: &str, dims: usize) -> Result<Document, Error> {
     let document: Document = serde_json::from_str(line)?;
     // The limits of a message hold here too: one bad id would make Elasticsearch refuse a whole batch.

@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+/// The direction of imports between the modules of the program.
+mod architecture;
 /// The commands on the embedded store: output, exit codes, settings.
 mod cli;
 /// The files under deploy/ fit the program.

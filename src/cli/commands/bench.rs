@@ -66,9 +66,6 @@ struct Layer {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When the model cannot be loaded, or standard output not be written.
 pub async fn run(args: BenchArgs) -> Result<Exit, Error> {
     let format = args.output.format();
     let report = tokio::task::spawn_blocking(move || measure(&args));

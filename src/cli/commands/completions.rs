@@ -14,9 +14,6 @@ pub struct CompletionsArgs {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When standard output cannot be written.
 pub fn run(args: &CompletionsArgs) -> Result<Exit, Error> {
     // Into memory first: the generator panics where it cannot write.
     let mut script = Vec::new();

@@ -36,9 +36,6 @@ struct Record {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When a setting is wrong, or standard output cannot be written.
 pub fn run(args: &ConfigArgs, layers: &Layers) -> Result<Exit, Error> {
     match &args.action {
         Action::Show(output) => show(output, layers),

@@ -34,7 +34,7 @@ enum Action {
 struct Common {
     #[command(flatten)]
     broker: BrokerArgs,
-    /// Most messages that are looked at
+    /// Most messages to read
     #[arg(long, env = "IMGDEX_LIMIT", value_name = "N", default_value_t = 10_000)]
     limit: u64,
 }
@@ -90,9 +90,6 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// See [`Error`].
 pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
     match args.action {
         Action::List(args) => list(args).await,
@@ -102,7 +99,7 @@ pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
     }
 }
 
-/// Looks at the dead letters; says so where there are more than were looked at.
+/// Reads the dead letters; prints a note where there are more than `--limit`.
 async fn look(common: &Common, decide: impl FnMut(&Found) -> Fate + Send) -> Result<Looked, Error> {
     let settings = setup::broker(&common.broker, "dlq")?;
     let queue = settings.topology.dead().clone();
@@ -111,9 +108,7 @@ async fn look(common: &Common, decide: impl FnMut(&Found) -> Fate + Send) -> Res
     browser.close().await;
     if looked.rest > 0 {
         let Looked { seen, rest } = looked;
-        output::note(format_args!(
-            "imgdex: {queue}: looked at {seen} messages; {rest} more were not looked at (--limit)"
-        ));
+        output::note(format_args!("imgdex: {queue}: read {seen} messages; {rest} more were not read (--limit)"));
     }
     Ok(looked)
 }

@@ -14,8 +14,8 @@ use crate::machine::{self, memory_limit};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store;
 
-/// A service that does not answer within this time is as good as absent to whoever looks.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A service that does not answer within this time is reported as absent.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Check what this machine has and whether the services answer.
 #[derive(Args, Debug)]
@@ -58,9 +58,6 @@ impl State {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When standard output cannot be written; what is wrong with the machine is a finding.
 pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
     let findings = [
         Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
@@ -166,16 +163,18 @@ async fn store(args: &DoctorArgs) -> Finding {
         origin.check(&manifest, &store)?;
         Ok::<_, Error>(Some((origin, store.count().await?)))
     };
-    match tokio::time::timeout(PATIENCE, looked).await {
+    match tokio::time::timeout(TIMEOUT, looked).await {
         Ok(Ok(Some((origin, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", origin.model)),
         Ok(Ok(None)) => match store {
-            store::Store::Embedded(_) => finding(State::Note, format!("{store} is not there yet; `index` makes it")),
+            store::Store::Embedded(_) => {
+                finding(State::Note, format!("{store} does not exist yet; `index` creates it"))
+            }
             store::Store::Elasticsearch(_) => {
                 finding(State::Problem, store::Error::Missing { store: store.to_string() }.to_string())
             }
         },
         Ok(Err(error)) => finding(State::Problem, error.to_string()),
-        Err(_) => finding(State::Problem, format!("{store}: no answer within {PATIENCE:?}")),
+        Err(_) => finding(State::Problem, format!("{store}: no answer within {TIMEOUT:?}")),
     }
 }
 
@@ -186,8 +185,8 @@ async fn broker(args: &BrokerArgs) -> Finding {
         Err(error) => return finding(State::Problem, error.to_string()),
     };
     match settings.probe().await {
-        Ok(()) => finding(State::Ok, "answers and takes the credentials".to_owned()),
-        // Who never named a broker may not need one.
+        Ok(()) => finding(State::Ok, "answers and accepts the credentials".to_owned()),
+        // Without `--amqp` the broker may not be needed at all.
         Err(error) if args.is_default() => {
             finding(State::Note, format!("{error} (only `publish` and `worker` need it)"))
         }

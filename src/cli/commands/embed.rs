@@ -12,7 +12,7 @@ use crate::embedding::Embedding;
 use crate::extract::{MAX_BATCH, Priority};
 use crate::sources;
 
-/// Images on their way at once: one batch in the network, and the next one being fetched and decoded meanwhile.
+/// Images in flight at once: one batch in the network, and the next one in fetching and decoding.
 const AHEAD: usize = 2 * MAX_BATCH;
 
 /// Print the features of images.
@@ -47,10 +47,6 @@ struct Line<'a> {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When the model cannot be loaded, a setting is unusable, or standard output cannot be written. Images that fail are
-/// named on stderr and do not stop the others.
 pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
     let manifest = setup::chosen_model(&args.model)?;
     let metrics = setup::metrics(&manifest.name, &args.model)?;
@@ -73,7 +69,7 @@ pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
     while let Some((source, result)) = results.next().await {
         match result {
             Ok(embedding) => match printer.print(&source, &embedding) {
-                // Nobody reads on, so nothing more is computed; what failed until then has failed.
+                // The reader has closed the pipe, so no more features are computed.
                 Err(error) if error.is_reader_gone() => return Ok(exit(failures)),
                 result => result?,
             },

@@ -77,11 +77,11 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
     }
     match broken {
         Some(failure) => {
-            let message = format!("stopped: {failure}; the same command goes on where this one stopped");
+            let message = format!("stopped: {failure}; repeat the command to index the rest");
             Err(Error::new(exit_of(&failure, &store), message))
         }
         None if stop.is_cancelled() => {
-            output::note(format_args!("imgdex: interrupted; the same command goes on where this one stopped"));
+            output::note(format_args!("imgdex: interrupted; repeat the command to index the rest"));
             Ok(Exit::ItemsFailed)
         }
         None if counts.failed > 0 => Ok(Exit::ItemsFailed),

@@ -56,9 +56,6 @@ struct Record {
 const UNGUARDED: &str = "the template that guards the alias is missing: run `imgdex mappings apply`";
 
 /// Runs the command.
-///
-/// # Errors
-/// See [`Error`].
 pub async fn run(args: MappingsArgs) -> Result<Exit, Error> {
     match args.action {
         Action::Status(common) => status(&setup::store(&common.store)?, &common).await,

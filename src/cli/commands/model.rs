@@ -104,9 +104,6 @@ struct Record {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// See [`Error`].
 pub async fn run(args: ModelArgs) -> Result<Exit, Error> {
     match args.action {
         Action::Fetch(fetch) => self::fetch(&fetch).await,

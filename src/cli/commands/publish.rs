@@ -36,9 +36,6 @@ pub struct PublishArgs {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// See [`Error`].
 pub async fn run(args: PublishArgs) -> Result<Exit, Error> {
     let settings = setup::broker(&args.broker, "publish")?;
     let (local, arguments): (Vec<_>, Vec<_>) = args.sources.iter().cloned().partition(is_local);

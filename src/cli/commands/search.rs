@@ -62,9 +62,6 @@ fn similarity(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When the store, the model or the image cannot be used.
 pub async fn run(args: SearchArgs) -> Result<Exit, Error> {
     let store = setup::store(&args.store)?;
     let model = setup::model_of(&store, &args.model).await?;

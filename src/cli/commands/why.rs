@@ -17,7 +17,7 @@ pub struct WhyArgs {
     store: StoreArgs,
     #[command(flatten)]
     broker: BrokerArgs,
-    /// Most messages that are looked at in each queue
+    /// Most messages to search in each queue
     #[arg(long, env = "IMGDEX_LIMIT", value_name = "N", default_value_t = 10_000)]
     limit: u64,
     #[command(flatten)]
@@ -35,10 +35,7 @@ struct Place {
     detail: String,
 }
 
-/// Runs the command. Every place is looked at: an image may be indexed in one version while a newer one waits.
-///
-/// # Errors
-/// When store or broker cannot be asked.
+/// Runs the command. Every place is searched: an image may be indexed in one version while a newer one waits.
 pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
     let store = setup::store(&args.store)?;
     let settings = setup::broker(&args.broker, "why")?;
@@ -49,13 +46,13 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
         places.extend(waiting(&browser, &tier.queue, "waiting for a retry", &args).await?);
     }
     places.extend(waiting(&browser, topology.dead(), "dead-lettered", &args).await?);
-    // Not looked into: what is taken from them even for a moment is not processed meanwhile, and among the suspects a look
-    // would count as a failed try.
+    // These two are only counted: browsing takes messages away from the workers for that time, and would count as a failed
+    // delivery in the quarantine.
     let mut ready = 0;
     for queue in [topology.suspects(), topology.queue()] {
         let messages = browser.count(queue).await?;
         ready += messages;
-        let detail = format!("{messages} messages, which are not looked into");
+        let detail = format!("{messages} messages, which are not searched");
         places.push(Place { name: queue.to_string(), found: false, detail });
     }
     browser.close().await;
@@ -86,7 +83,7 @@ async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
     })
 }
 
-/// What a queue holds of the image, one place for each message; says where the look stopped.
+/// The messages about the image in a queue, one place each; with the number of messages beyond `--limit`.
 async fn waiting(
     browser: &Browser,
     queue: &lapin::types::ShortString,
@@ -103,7 +100,7 @@ async fn waiting(
             Fate::Keep
         })
         .await?;
-    let more = if rest > 0 { format!("; {rest} more were not looked at (--limit)") } else { String::new() };
+    let more = if rest > 0 { format!("; {rest} more were not searched (--limit)") } else { String::new() };
     if letters.is_empty() {
         let detail = format!("not among {seen} messages{more}");
         return Ok(vec![Place { name: queue.to_string(), found: false, detail }]);

@@ -64,9 +64,6 @@ pub struct WorkerArgs {
 
 impl WorkerArgs {
     /// The worker's settings as environment, files and defaults have them.
-    ///
-    /// # Errors
-    /// When one of them is wrong.
     pub(in crate::cli) fn from_layers(layers: &Layers) -> Result<Self, Error> {
         let arguments = ["imgdex", "worker"].map(Into::into).to_vec();
         let wrong = |reason: String| Error::new(Exit::Config, reason);
@@ -124,9 +121,6 @@ impl WorkerArgs {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// See [`Error`].
 pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     args.check_prefetch()?;
     let broker = setup::broker(&args.broker, "worker")?;

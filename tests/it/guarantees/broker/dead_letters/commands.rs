@@ -72,7 +72,7 @@ async fn listing_and_showing_change_nothing() {
 
     let limited = flow.command(&["dlq", "list", "--limit", "1"]).await;
     assert_eq!(limited.stdout.lines().count(), 1);
-    assert!(limited.stderr.contains("looked at 1 messages; 2 more were not looked at"), "{limited:?}");
+    assert!(limited.stderr.contains("read 1 messages; 2 more were not read"), "{limited:?}");
 
     let letters = flow.rabbit.take_all(&flow.rabbit.dead(), 3).await;
     assert!(letters.iter().all(|letter| number_header(&letter.properties, headers::ATTEMPTS).is_some()));
@@ -91,7 +91,7 @@ async fn why_finds_an_image_in_every_state() {
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
     assert!(unknown.stderr.contains("\"unknown\" is unknown"), "{unknown:?}");
     let beyond = flow.why("unknown", &["--limit", "2"]).await;
-    assert!(beyond.stdout.contains("not among 2 messages; 1 more were not looked at"), "{beyond:?}");
+    assert!(beyond.stdout.contains("not among 2 messages; 1 more were not searched"), "{beyond:?}");
     flow.rabbit.until_ready(&flow.rabbit.dead(), 3).await;
 }
 
