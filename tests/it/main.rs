@@ -29,3 +29,5 @@ mod queue;
 mod store;
 /// Servers, stubs, faults and child processes for the tests.
 mod support;
+/// README's tour, and the links of the documentation.
+mod tour;
