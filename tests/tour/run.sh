@@ -20,7 +20,10 @@ source tests/steps.sh
 root=$PWD clone=$work/imgdex stubs=$work/stubs
 program=${IMGDEX_BIN:+$(realpath "$IMGDEX_BIN")} amqp=${IMGDEX_TEST_AMQP_URL:-} es=${IMGDEX_TEST_ES_URL:-}
 es=${es%/}
-[[ (-n $amqp && -n $es) || (-z $amqp && -z $es) ]] || { echo "tour: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL need each other" >&2; exit 2; }
+if [[ -n $amqp && -z $es || -z $amqp && -n $es ]]; then
+    echo "tour: IMGDEX_TEST_AMQP_URL and IMGDEX_TEST_ES_URL need each other" >&2
+    exit 2
+fi
 models=${IMGDEX_MODEL_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/imgdex}
 queue=${IMGDEX_QUEUE:-tour-$$} exchange=${IMGDEX_EXCHANGE:-tour-$$.exchange}
 photos=${XDG_CACHE_HOME:-$HOME/.cache}/imgdex/photos
@@ -79,18 +82,13 @@ redirect_cargo() {
     export CARGO_HOME=$work/cargo
     mkdir -p "$CARGO_HOME/bin" "$stubs"
     PATH=$stubs:$PATH
-    if [[ -n $program ]]; then
-        script "$stubs/cargo" <<END
-[[ \$* == "install --locked --path ." ]]
-ln -s '$program' '$CARGO_HOME/bin/imgdex'
+    script "$stubs/cargo" <<END
+if [[ \$1 == install && -n '$program' ]]; then
+    exec ln -s '$program' '$CARGO_HOME/bin/imgdex'
+fi
+[[ \$1 != install ]] || set -- "\$@" --root '$CARGO_HOME'
+CARGO_HOME='$home' CARGO_TARGET_DIR='$root/target' exec '$cargo' "\$@"
 END
-    else
-        script "$stubs/cargo" <<END
-export CARGO_HOME='$home' CARGO_TARGET_DIR='$root/target'
-[[ \$1 != install ]] || set -- "\$@" --root '$work/cargo'
-exec '$cargo' "\$@"
-END
-    fi
 }
 
 # A port below those that the kernel gives to outgoing connections.
