@@ -125,7 +125,7 @@ tour_lines README.md >"$work/tour.sh"
 
 # No setting of the caller counts.
 unset "${!IMGDEX_@}"
-export IMGDEX_MODEL_DIR=$models IMGDEX_QUEUE=$queue IMGDEX_EXCHANGE=$exchange IMGDEX_ADMIN_LISTEN=127.0.0.1:0
+export IMGDEX_MODEL_DIR=$models IMGDEX_QUEUE=$queue IMGDEX_EXCHANGE=$exchange
 export XDG_DATA_HOME=$work/data XDG_CONFIG_HOME=$work/config
 PORT=$(free_port)
 export PORT
