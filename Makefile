@@ -9,7 +9,7 @@ demo: ## index 20 real photographs and search with an altered copy of one; needs
 test: ## every check and test, with an own RabbitMQ and Elasticsearch; ES=8.16.3 takes the older server
 	tests/run.sh
 
-guarantees: ## the promises of README's reliability chapter with their full counts, and a report
+guarantees: ## the promises of docs/reliability.md with their full counts, and a report
 	tests/run.sh guarantees
 
 soak: ## kills, restarts and blocks at random, then the books are checked; SECONDS=600, SEED=n plays a printed seed again

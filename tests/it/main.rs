@@ -19,7 +19,7 @@ mod deploy;
 mod features;
 /// Fetching from slow, lying and malicious hosts, name servers and files.
 mod fetch;
-/// The numbered guarantees of the README: a worker between queue and index, under faults.
+/// The numbered guarantees of docs/reliability.md: a worker between queue and index, under faults.
 mod guarantees;
 /// Decoded and sampled pixels equal those of Pillow.
 mod images;
@@ -29,5 +29,3 @@ mod queue;
 mod store;
 /// Servers, stubs, faults and child processes for the tests.
 mod support;
-/// README's tour, and the links of the documentation.
-mod tour;

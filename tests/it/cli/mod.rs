@@ -1,4 +1,6 @@
-//! The commands on the embedded store: output, exit codes, settings.
+//! The commands on the embedded store: output, exit codes, settings. And README's tour of all of them.
+
+mod tour;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

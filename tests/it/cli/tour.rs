@@ -7,7 +7,7 @@ use std::process::Command;
 
 use walkdir::WalkDir;
 
-use crate::elastic::server;
+use crate::support::elasticsearch;
 use crate::support::model_folder;
 use crate::support::rabbit::{self, Rabbit};
 
@@ -24,7 +24,7 @@ async fn the_tour_of_the_readme_runs_as_written() {
         .env("IMGDEX_BIN", env!("CARGO_BIN_EXE_imgdex"))
         .env("IMGDEX_MODEL_DIR", model_folder())
         .env("IMGDEX_TEST_AMQP_URL", rabbit::url())
-        .env("IMGDEX_TEST_ES_URL", server::url())
+        .env("IMGDEX_TEST_ES_URL", elasticsearch::url())
         .env("IMGDEX_QUEUE", &rabbit.queue)
         .env("IMGDEX_EXCHANGE", &rabbit.exchange);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
