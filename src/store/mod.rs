@@ -4,7 +4,7 @@ mod document;
 pub mod elasticsearch;
 pub mod embedded;
 mod error;
-mod origin;
+mod meta;
 mod query;
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::document::{Document, Write, Written};
 pub use self::error::{Blocked, Error};
-pub use self::origin::Origin;
+pub use self::meta::Origin;
 pub use self::query::{Hit, Query, Target};
 use crate::model::manifest::Manifest;
 
