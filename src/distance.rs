@@ -1,4 +1,4 @@
-//! The four exact modes, and the one table of formulas that both stores follow.
+//! The four exact modes, and the table of formulas that both stores follow.
 //!
 //! Each mode has a *raw* value (what a vector kernel or Elasticsearch computes) and three numbers derived from it:
 //!
@@ -13,10 +13,25 @@
 //! always a nearer document.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 /// How two vectors are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Mode {
     /// Cosine of the angle between the vectors.
     #[default]
@@ -41,19 +56,6 @@ pub struct Measure {
 }
 
 impl Mode {
-    /// All modes, in the order they are documented.
-    pub const ALL: [Self; 4] = [Self::Cosine, Self::L1, Self::L2, Self::Dot];
-
-    /// The name used on the command line, in JSON and in metric labels.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::L1 => "l1",
-            Self::L2 => "l2",
-            Self::Dot => "dot",
-        }
-    }
-
     /// Derives the three numbers from the raw value of this mode.
     pub fn measure(self, raw: f64) -> Measure {
         match self {
@@ -63,15 +65,6 @@ impl Mode {
                 let inverse = 1.0 / (1.0 + raw);
                 Measure { score: inverse, distance: raw, similarity: inverse }
             }
-        }
-    }
-
-    /// The raw value that has this `score`: the inverse of [`Self::measure`].
-    pub fn raw_of_score(self, score: f64) -> f64 {
-        match self {
-            Self::Cosine => score - 1.0,
-            Self::Dot => score,
-            Self::L1 | Self::L2 => 1.0 / score - 1.0,
         }
     }
 
@@ -85,7 +78,7 @@ impl Mode {
     }
 }
 
-/// Rounding can carry a cosine a little past 1; a similarity stays in its range.
+/// Keeps a similarity in its range where rounding makes a cosine slightly larger than 1.
 fn unit(similarity: f64) -> f64 {
     similarity.clamp(0.0, 1.0)
 }
@@ -117,11 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn a_score_leads_back_to_its_raw_value_and_its_similarity() {
-        for mode in Mode::ALL {
+    fn the_score_of_a_similarity_is_the_score_measured_with_it() {
+        for mode in Mode::VARIANTS {
             for raw in [0.0, 0.1, 0.5, 0.99] {
                 let measure = mode.measure(raw);
-                assert!(close(mode.raw_of_score(measure.score), raw), "{mode:?} {raw}");
                 assert!(close(mode.score_of_similarity(measure.similarity), measure.score), "{mode:?} {raw}");
             }
         }

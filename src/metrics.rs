@@ -10,10 +10,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use strum::VariantArray;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::outcome::Reason;
-use crate::store;
 
 /// Latency buckets in seconds: from a loopback fetch to the longest time-out.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -50,6 +49,19 @@ pub enum Settled {
     Retried,
     /// Given back to the queue, or lost with its session and delivered again by the broker.
     Returned,
+}
+
+/// How a bulk request ended as a whole.
+#[derive(Clone, Copy, Debug, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum BulkStatus {
+    /// Every item has its own outcome.
+    Ok,
+    TooLarge,
+    Refused,
+    Blocked,
+    /// No usable response.
+    Failed,
 }
 
 /// How one item of a bulk request ended.
@@ -168,8 +180,8 @@ impl Metrics {
         for stage in ["fetch", "decode", "extract", "index", "total"] {
             self.stages.with_label_values(&[stage]);
         }
-        for status in ["ok", "too_large", "refused", "blocked", "failed"] {
-            self.bulk_requests.with_label_values(&[status]);
+        for &status in BulkStatus::VARIANTS {
+            self.bulk_requests.with_label_values(&[<&str>::from(status)]);
         }
         for outcome in ["indexed", "deleted", "stale", "rejected", "busy", "blocked", "given_up"] {
             self.bulk_items.with_label_values(&[outcome]);
@@ -263,15 +275,8 @@ impl Metrics {
     }
 
     /// Counts a batch that was sent.
-    pub fn bulk_request(&self, error: Option<&store::Error>) {
-        let status = match error {
-            None => "ok",
-            Some(store::Error::TooLarge { .. }) => "too_large",
-            Some(store::Error::Refused { .. }) => "refused",
-            Some(store::Error::Blocked { .. }) => "blocked",
-            Some(_) => "failed",
-        };
-        self.bulk_requests.with_label_values(&[status]).inc();
+    pub fn bulk_request(&self, status: BulkStatus) {
+        self.bulk_requests.with_label_values(&[<&str>::from(status)]).inc();
     }
 
     /// Counts one item of a batch.

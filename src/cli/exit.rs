@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::store::ErrorKind;
 use crate::transfer::import;
 use crate::{broker, store};
 
@@ -56,16 +57,16 @@ impl From<Exit> for ExitCode {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        let exit = match &error {
-            store::Error::Address { .. } | store::Error::Mismatch { .. } => Exit::Config,
-            store::Error::Unavailable { .. }
-            | store::Error::Busy { .. }
-            | store::Error::TooLarge { .. }
-            | store::Error::Blocked { .. }
-            | store::Error::Missing { .. } => Exit::Unavailable,
-            store::Error::Refused { .. } => Exit::Usage,
-            store::Error::UnknownId { .. } => Exit::ItemsFailed,
-            store::Error::Io { .. } => Exit::Io,
+        let exit = match &error.kind {
+            ErrorKind::Address(_) | ErrorKind::Mismatch { .. } => Exit::Config,
+            ErrorKind::Unavailable(_)
+            | ErrorKind::Busy(_)
+            | ErrorKind::TooLarge
+            | ErrorKind::Blocked { .. }
+            | ErrorKind::Missing => Exit::Unavailable,
+            ErrorKind::Refused(_) => Exit::Usage,
+            ErrorKind::UnknownId(_) => Exit::ItemsFailed,
+            ErrorKind::Io(_) => Exit::Io,
         };
         Self::new(exit, error.to_string())
     }

@@ -21,7 +21,8 @@ use crate::machine::cores;
 use crate::metrics::Metrics;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::sources::{Source, Sources};
-use crate::store::{self, Origin, Store};
+use crate::store::elasticsearch::mapping;
+use crate::store::{self, ErrorKind, Store, StoreMeta};
 
 /// Longest that one image may take to decode: the largest allowed takes a few seconds.
 const DECODE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,19 +66,19 @@ fn default_store() -> Result<String, Error> {
 
 /// The model of a store that must exist: the one that it remembers, which `--model` may confirm but not change.
 pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
-    match store.origin().await? {
-        Some(origin) => remembered(&origin, store, args),
-        None => Err(store::Error::Missing { store: store.to_string() }.into()),
+    match store.meta().await? {
+        Some(meta) => remembered(&meta, store, args),
+        None => Err(store::Error::new(store, ErrorKind::Missing).into()),
     }
 }
 
 /// The model of a store that may be missing where it is embedded; an index in Elasticsearch is only ever made by
 /// `imgdex mappings apply`.
 pub async fn model_for_write(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
-    match (store, store.origin().await?) {
-        (_, Some(origin)) => remembered(&origin, store, args),
+    match (store, store.meta().await?) {
+        (_, Some(meta)) => remembered(&meta, store, args),
         (Store::Embedded(_), None) => chosen_model(args),
-        (Store::Elasticsearch(_), None) => Err(store::Error::Missing { store: store.to_string() }.into()),
+        (Store::Elasticsearch(_), None) => Err(store::Error::new(store, ErrorKind::Missing).into()),
     }
 }
 
@@ -99,10 +100,10 @@ fn find_model(name: &str) -> Result<Manifest, Error> {
     Manifest::find(name).map_err(|error| Error::new(Exit::Config, error.to_string()))
 }
 
-fn remembered(origin: &Origin, store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
-    let name = args.model.as_ref().unwrap_or(&origin.model);
+fn remembered(meta: &StoreMeta, store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
+    let name = args.model.as_ref().unwrap_or(&meta.model);
     let model = find_model(name)?;
-    origin.check(&model, store)?;
+    meta.check(&model, mapping::CURRENT_VERSION, store)?;
     Ok(model)
 }
 

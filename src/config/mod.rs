@@ -22,7 +22,7 @@ const NOBODY: &str = "IMGDEX_";
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Provenance {
     /// The variable of the setting's name.
     Environment,
     /// A file that a variable `..._FILE` names.
@@ -33,7 +33,7 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Environment => f.write_str("environment"),
@@ -73,10 +73,10 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A value that its setting does not take.
-    #[error("{origin}: {setting}: {reason}")]
+    #[error("{provenance}: {setting}: {reason}")]
     Value {
         /// Where it stands.
-        origin: Origin,
+        provenance: Provenance,
         /// Key or variable.
         setting: String,
         /// What is wrong with it.
@@ -112,7 +112,7 @@ impl Setting {
         let delimited = self.args.iter().all(|arg| arg.get_value_delimiter().is_some());
         let text = value.to_str().filter(|_| repeatable && !delimited)?;
         let values = text.split(',').map(OsString::from).collect();
-        Some(Layered { values, origin: Origin::Environment, secret: self.secret })
+        Some(Layered { values, provenance: Provenance::Environment, secret: self.secret })
     }
 
     /// Checks a value as each of the commands would.
@@ -186,7 +186,7 @@ pub struct Layers {
 #[derive(Debug)]
 struct Layered {
     values: Vec<OsString>,
-    origin: Origin,
+    provenance: Provenance,
     secret: bool,
 }
 
@@ -229,7 +229,8 @@ impl Layers {
             if secret.is_empty() {
                 return Err(Error::Unreadable { path, reason: "the file is empty".to_owned() });
             }
-            let layered = Layered { values: vec![secret.into()], origin: Origin::SecretFile(path), secret: true };
+            let layered =
+                Layered { values: vec![secret.into()], provenance: Provenance::SecretFile(path), secret: true };
             values.insert(setting.variable.clone(), layered);
         }
         Ok(Self { file, values, empty })
@@ -247,8 +248,8 @@ impl Layers {
 
     fn apply_to(&self, arg: Arg, variable: &str) -> Arg {
         let layered = self.values.get(variable);
-        let read =
-            self.empty.contains(variable) || layered.is_some_and(|layered| layered.origin == Origin::Environment);
+        let read = self.empty.contains(variable)
+            || layered.is_some_and(|layered| layered.provenance == Provenance::Environment);
         let arg = if read { arg.env(NOBODY).hide_env(true) } else { arg };
         match layered {
             Some(layered) => arg.default_values(layered.values.clone()).hide_default_value(layered.secret),
@@ -257,16 +258,16 @@ impl Layers {
     }
 
     /// The value of a setting, several joined by commas, and where it comes from; flags aside.
-    pub fn value(&self, setting: &Setting, environment: impl Fn(&str) -> Option<OsString>) -> (String, Origin) {
+    pub fn value(&self, setting: &Setting, environment: impl Fn(&str) -> Option<OsString>) -> (String, Provenance) {
         if let Some(value) = environment(&setting.variable).filter(|value| !value.is_empty()) {
-            return (value.to_string_lossy().into_owned(), Origin::Environment);
+            return (value.to_string_lossy().into_owned(), Provenance::Environment);
         }
         match self.values.get(&setting.variable) {
             Some(layered) => {
                 let values: Vec<_> = layered.values.iter().map(|value| value.to_string_lossy()).collect();
-                (values.join(","), layered.origin.clone())
+                (values.join(","), layered.provenance.clone())
             }
-            None => (setting.default.clone(), Origin::Default),
+            None => (setting.default.clone(), Provenance::Default),
         }
     }
 }
@@ -286,15 +287,15 @@ fn from_file(
         let known = settings.values().map(Setting::key).collect();
         return Err(Error::Unknown { path: path.to_owned(), key, known });
     };
-    let origin = Origin::File(path.to_owned());
-    let wrong = |reason| Error::Value { origin: origin.clone(), setting: format!("`{key}`"), reason };
+    let provenance = Provenance::File(path.to_owned());
+    let wrong = |reason| Error::Value { provenance: provenance.clone(), setting: format!("`{key}`"), reason };
     let repeatable = setting.args.iter().any(|arg| matches!(arg.get_action(), ArgAction::Append));
     let values = texts(value, repeatable).map_err(wrong)?;
     let values: Vec<OsString> = values.into_iter().map(OsString::from).collect();
     for value in &values {
         setting.check(value).map_err(wrong)?;
     }
-    Ok((setting.variable.clone(), Layered { values, origin, secret: setting.secret }))
+    Ok((setting.variable.clone(), Layered { values, provenance, secret: setting.secret }))
 }
 
 /// The texts that a TOML value stands for.

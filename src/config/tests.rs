@@ -83,8 +83,8 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     let layers_of = |extra: &[(&str, &str)]| layers("t_store = \"other\"", &[&[variable], extra].concat());
     let layers = layers_of(&[]).unwrap();
     let settings = settings(&command());
-    let (value, origin) = layers.value(&settings["IMGDEX_T_STORE"], |_| None);
-    assert_eq!((value.as_str(), origin), ("http://user:pass@host/a", Origin::SecretFile(path.clone())));
+    let (value, provenance) = layers.value(&settings["IMGDEX_T_STORE"], |_| None);
+    assert_eq!((value.as_str(), provenance), ("http://user:pass@host/a", Provenance::SecretFile(path.clone())));
     let help = layers.apply(command()).try_get_matches_from(["program", "run", "--help"]).unwrap_err().to_string();
     assert!(help.contains("A secret") && !help.contains("pass@"), "{help}");
     assert!(layers_of(&[("IMGDEX_T_STORE", "x")]).unwrap_err().contains("one of them must go"));

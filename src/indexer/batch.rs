@@ -11,9 +11,10 @@ use super::breaker::{Blame, Breaker, Evidence};
 use super::concurrency::Limit;
 use super::{Error, Request, Settings};
 use crate::backpressure::backoff::Backoff;
-use crate::metrics::{BulkItem, Metrics};
+use crate::metrics::{BulkItem, BulkStatus, Metrics};
 use crate::outcome::Outcome;
-use crate::store::{self, Store, Write, Written};
+use crate::store::elasticsearch::bulk;
+use crate::store::{self, ErrorKind, Store, Write, WriteOutcome};
 
 /// Bounds of the delay before a batch is sent again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -88,12 +89,12 @@ impl Flusher {
     async fn gather(&self, first: Request, intake: &mut mpsc::Receiver<Request>) -> Vec<Request> {
         let Settings { linger, max_items, max_bytes, .. } = self.settings;
         let deadline = Instant::now() + linger;
-        let mut bytes = first.write.estimated_bytes();
+        let mut bytes = bulk::estimated_bytes(&first.write);
         let mut batch = vec![first];
         while batch.len() < max_items && bytes < max_bytes {
             match timeout_at(deadline, intake.recv()).await {
                 Ok(Some(request)) => {
-                    bytes += request.write.estimated_bytes();
+                    bytes += bulk::estimated_bytes(&request.write);
                     batch.push(request);
                 }
                 Ok(None) | Err(_) => break,
@@ -158,7 +159,7 @@ impl Flusher {
         let (writes, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.write, r.caller)).unzip();
         let result = self.store.write(&writes).await;
         drop(place);
-        self.metrics.bulk_request(result.as_ref().err());
+        self.metrics.bulk_request(bulk_status(&result));
         self.adapt(&result);
         let requests = writes.into_iter().zip(callers).map(|(write, caller)| Request { write, caller }).collect();
         match result {
@@ -168,10 +169,10 @@ impl Flusher {
     }
 
     /// Fewer requests at once where the store asks for it, more where it takes them.
-    fn adapt(&self, result: &Result<Vec<Written>, store::Error>) {
+    fn adapt(&self, result: &Result<Vec<WriteOutcome>, store::Error>) {
         let limit = match result {
-            Err(store::Error::Busy { .. }) => self.limit.overloaded(),
-            Ok(written) if written.iter().any(|w| matches!(w, Written::Busy { overload: true, .. })) => {
+            Err(error) if matches!(error.kind, ErrorKind::Busy(_)) => self.limit.overloaded(),
+            Ok(written) if written.iter().any(|w| matches!(w, WriteOutcome::Busy { overload: true, .. })) => {
                 self.limit.overloaded()
             }
             Ok(_) => self.limit.taken(),
@@ -182,15 +183,15 @@ impl Flusher {
 
     /// What becomes of a batch whose request failed as a whole.
     fn failed(self: &Arc<Self>, requests: Vec<Request>, error: &store::Error) -> Next {
-        match error {
-            store::Error::TooLarge { .. } => match halves(requests) {
+        match &error.kind {
+            ErrorKind::TooLarge => match halves(requests) {
                 Ok(next) => next,
                 Err(only) => {
                     self.answer(only, BulkItem::Rejected, Err(Error::TooLarge));
                     Next::Done
                 }
             },
-            store::Error::Refused { reason, .. } => match halves(requests) {
+            ErrorKind::Refused(reason) => match halves(requests) {
                 Ok(next) => next,
                 Err(request) => {
                     let mark = self.breaker.record([Evidence::Refused(WHOLE_REQUEST.to_owned())]);
@@ -199,14 +200,14 @@ impl Flusher {
                     Next::Done
                 }
             },
-            store::Error::Blocked { reason, .. } => self.blocked(requests, reason.clone()),
-            store::Error::Busy { .. } => Next::Again(requests, Trouble { reason: error.to_string(), of_items: false }),
-            store::Error::Unavailable { .. }
-            | store::Error::Io { .. }
-            | store::Error::Missing { .. }
-            | store::Error::Mismatch { .. }
-            | store::Error::UnknownId { .. }
-            | store::Error::Address { .. } => {
+            ErrorKind::Blocked { reason, .. } => self.blocked(requests, reason.clone()),
+            ErrorKind::Busy(_) => Next::Again(requests, Trouble { reason: error.to_string(), of_items: false }),
+            ErrorKind::Unavailable(_)
+            | ErrorKind::Io(_)
+            | ErrorKind::Missing
+            | ErrorKind::Mismatch { .. }
+            | ErrorKind::UnknownId(_)
+            | ErrorKind::Address(_) => {
                 self.breaker.doubt();
                 Next::Again(requests, Trouble { reason: error.to_string(), of_items: false })
             }
@@ -214,21 +215,21 @@ impl Flusher {
     }
 
     /// Gives each write its own fate; those that met a busy or blocked store stay open.
-    fn settle(self: &Arc<Self>, requests: Vec<Request>, written: Vec<Written>) -> Next {
+    fn settle(self: &Arc<Self>, requests: Vec<Request>, written: Vec<WriteOutcome>) -> Next {
         let mark = self.breaker.record(requests.iter().zip(&written).filter_map(|(r, w)| evidence(&r.write, w)));
         let (mut busy, mut blocked, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let mut last_reason = String::new();
         for (request, written) in requests.into_iter().zip(written) {
             match written {
-                Written::Indexed => self.answer(request, BulkItem::Indexed, Ok(Outcome::Indexed)),
-                Written::Deleted => self.answer(request, BulkItem::Deleted, Ok(Outcome::Deleted)),
-                Written::Stale => self.answer(request, BulkItem::Stale, Ok(Outcome::Stale)),
-                Written::Rejected { kind, reason } => refused.push(Refused { request, kind, reason }),
-                Written::Blocked { reason, .. } => {
+                WriteOutcome::Indexed => self.answer(request, BulkItem::Indexed, Ok(Outcome::Indexed)),
+                WriteOutcome::Deleted => self.answer(request, BulkItem::Deleted, Ok(Outcome::Deleted)),
+                WriteOutcome::Stale => self.answer(request, BulkItem::Stale, Ok(Outcome::Stale)),
+                WriteOutcome::Rejected { kind, reason } => refused.push(Refused { request, kind, reason }),
+                WriteOutcome::Blocked { reason, .. } => {
                     last_reason = reason;
                     blocked.push(request);
                 }
-                Written::Busy { reason, .. } => {
+                WriteOutcome::Busy { reason, .. } => {
                     self.metrics.bulk_item(BulkItem::Busy);
                     last_reason = reason;
                     busy.push(request);
@@ -296,14 +297,32 @@ impl Flusher {
     }
 }
 
+fn bulk_status<T>(result: &Result<T, store::Error>) -> BulkStatus {
+    match result.as_ref().map_err(|error| &error.kind) {
+        Ok(_) => BulkStatus::Ok,
+        Err(ErrorKind::TooLarge) => BulkStatus::TooLarge,
+        Err(ErrorKind::Refused(_)) => BulkStatus::Refused,
+        Err(ErrorKind::Blocked { .. }) => BulkStatus::Blocked,
+        Err(
+            ErrorKind::Busy(_)
+            | ErrorKind::Unavailable(_)
+            | ErrorKind::Io(_)
+            | ErrorKind::Missing
+            | ErrorKind::Mismatch { .. }
+            | ErrorKind::UnknownId(_)
+            | ErrorKind::Address(_),
+        ) => BulkStatus::Failed,
+    }
+}
+
 /// The kind of refusal of a single write whose whole request was refused.
 const WHOLE_REQUEST: &str = "request";
 
 /// What the fate of a write tells about the index. A deletion is taken under any mapping.
-fn evidence(write: &Write, written: &Written) -> Option<Evidence> {
+fn evidence(write: &Write, written: &WriteOutcome) -> Option<Evidence> {
     match (write, written) {
-        (Write::Put(_), Written::Indexed | Written::Stale) => Some(Evidence::Taken),
-        (_, Written::Rejected { kind, .. }) => Some(Evidence::Refused(kind.clone())),
+        (Write::Put(_), WriteOutcome::Indexed | WriteOutcome::Stale) => Some(Evidence::Taken),
+        (_, WriteOutcome::Rejected { kind, .. }) => Some(Evidence::Refused(kind.clone())),
         _ => None,
     }
 }

@@ -182,30 +182,3 @@ impl Indexer {
         answered.await.map_err(|_| Error::Stopped)?
     }
 }
-
-impl Write {
-    /// About how many bytes this write adds to a bulk request.
-    fn estimated_bytes(&self) -> usize {
-        /// Action line, field names and numbers of a document without its variable parts.
-        const FIXED: usize = 600;
-        match self {
-            Self::Delete { id, .. } => FIXED + id.len(),
-            Self::Put(document) => {
-                let metadata: usize = document.metadata.iter().map(|(k, v)| k.len() + json_bytes(v)).sum();
-                // Base64 of float32 takes 16/3 bytes per value, shortest decimals about 12.
-                let vector = document.embedding.as_ref().map_or(0, |e| e.dims() * 12);
-                FIXED + document.id.len() + document.url.len() + metadata + vector
-            }
-        }
-    }
-}
-
-fn json_bytes(value: &serde_json::Value) -> usize {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(values) => values.iter().map(json_bytes).sum::<usize>() + 2,
-        Value::Object(map) => map.iter().map(|(k, v)| k.len() + 3 + json_bytes(v)).sum::<usize>() + 2,
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-    }
-}

@@ -1,4 +1,4 @@
-//! What is stored, and what becomes of a write.
+//! Documents, writes, and the outcome of a write.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,11 +11,9 @@ use crate::embedding::Embedding;
 pub struct Document {
     /// Unique in its store, across collections.
     pub id: String,
-    /// Where the image is.
     pub url: String,
-    /// The collection it belongs to.
     pub collection: String,
-    /// Orders writes of one id.
+    /// Orders the writes of one id.
     pub version: u64,
     /// Width of the image in pixels, as stored in the file.
     pub width: u32,
@@ -29,54 +27,46 @@ pub struct Document {
     pub content_sha256: String,
     /// When the document was made, in ms since the epoch.
     pub indexed_at_ms: u64,
-    /// Whatever the producer sent along.
+    /// The producer's metadata, unchanged.
     pub metadata: Map<String, Value>,
     /// The features; absent in a document read without them.
     pub embedding: Option<Embedding>,
 }
 
-/// One write.
+/// One write of a batch.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Store the document, unless a newer version is there.
+    /// Store the document, unless a newer version is stored.
     Put(Box<Document>),
-    /// Remove the document, unless a newer version is there.
+    /// Remove the document, unless a newer version is stored.
     Delete {
-        /// The document's id.
         id: String,
-        /// The deletion's version.
+        /// The version of the deletion.
         version: u64,
     },
 }
 
-/// What became of one write of a batch.
+/// The outcome of one write of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// Durable.
+pub enum WriteOutcome {
+    /// The document is durable.
     Indexed,
-    /// Gone, or was not there.
+    /// The document is gone, or did not exist.
     Deleted,
     /// A newer version is stored.
     Stale,
-    /// Refused for what it holds.
+    /// The document was refused for its content.
     Rejected {
         /// The store's error type.
         kind: String,
-        /// The store's reason.
         reason: String,
     },
-    /// Not now: too busy, or a shard is not available.
+    /// Refused for now: the store is overloaded, or a shard is not available.
     Busy {
-        /// Whether the store has too much to do (429), so that fewer requests at a time help.
+        /// Whether the store is overloaded (429), so that fewer concurrent requests help.
         overload: bool,
-        /// The store's reason.
         reason: String,
     },
-    /// The whole index does not take writes.
-    Blocked {
-        /// Why.
-        cause: Blocked,
-        /// The store's reason.
-        reason: String,
-    },
+    /// The index as a whole takes no writes.
+    Blocked { cause: Blocked, reason: String },
 }

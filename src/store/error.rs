@@ -1,9 +1,11 @@
-//! Why a store does not do what it is asked for.
+//! Why a store cannot do what is asked of it.
 
-/// Why an index takes no writes at all, until somebody or something mends it.
+use std::fmt;
+
+/// Why an index takes no writes at all until that is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// Flood stage, or a block set by hand.
+    /// Flood stage, or a block set by an administrator.
     WriteBlock,
     /// The index or alias is missing, or the alias has no write index.
     IndexMissing,
@@ -13,91 +15,85 @@ pub enum Blocked {
     Refusals,
 }
 
+/// A request to a store that failed as a whole.
+#[derive(Debug)]
+pub struct Error {
+    /// The store's address, without credentials.
+    pub store: String,
+    pub kind: ErrorKind,
+}
+
 /// Why a request to a store failed as a whole.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store's address cannot be understood.
-    #[error("store {store:?}: {reason}; expected sqlite:PATH or http(s)://host:port/ALIAS")]
-    Address {
-        /// The address without credentials.
-        store: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No answer, a server error, or an answer that is not one.
-    #[error("{store}: {reason}")]
-    Unavailable {
-        /// The store, without credentials.
-        store: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The store has too much to do now (429); fewer requests at a time help.
-    #[error("{store}: {reason}")]
-    Busy {
-        /// The store, without credentials.
-        store: String,
-        /// Its reason.
-        reason: String,
-    },
+#[derive(Debug)]
+pub enum ErrorKind {
+    /// The store's address cannot be parsed or used.
+    Address(String),
+    /// No response, a server error, or a response that is not Elasticsearch's.
+    Unavailable(String),
+    /// The store is overloaded (429); fewer concurrent requests help.
+    Busy(String),
     /// The request as a whole was too large (413).
-    #[error("{store}: the request is too large")]
-    TooLarge {
-        /// The store.
-        store: String,
-    },
-    /// The request as a whole was refused (400); in a batch, one item may be to blame.
-    #[error("{store}: refused: {reason}")]
-    Refused {
-        /// The store.
-        store: String,
-        /// Its reason.
-        reason: String,
-    },
+    TooLarge,
+    /// The request as a whole was refused (400). In a batch, one item may be the cause.
+    Refused(String),
     /// No writes are taken at all.
-    #[error("{store}: {reason}")]
     Blocked {
-        /// The store.
-        store: String,
-        /// Why.
         cause: Blocked,
-        /// Its reason.
+        /// In the store's words.
         reason: String,
     },
-    /// There is no such index, alias or file.
-    #[error("{store} does not exist; create it with `imgdex mappings apply --store {store}`")]
-    Missing {
-        /// The store.
-        store: String,
-    },
+    /// The index, alias or file does not exist.
+    Missing,
     /// The store was made for another model, another mapping, or by a newer imgdex.
-    #[error("{store}: {what} is {found}, but {expected} is needed; {advice}")]
     Mismatch {
-        /// The store.
-        store: String,
         /// What does not match.
         what: &'static str,
-        /// What the store has.
         found: String,
-        /// What this command needs.
         expected: String,
-        /// What to do.
+        /// What the user can do.
         advice: String,
     },
-    /// Query by the id of a document that is not stored, or has no vector.
-    #[error("{store}: there is no document {id:?} with a vector")]
-    UnknownId {
-        /// The store.
-        store: String,
-        /// The id.
-        id: String,
-    },
-    /// The file cannot be read or written, or is damaged.
-    #[error("{store}: {reason}")]
-    Io {
-        /// The store.
-        store: String,
-        /// What happened.
-        reason: String,
-    },
+    /// The document of a query by id is not stored, or has no vector.
+    UnknownId(String),
+    /// A file cannot be read or written, or a document is damaged.
+    Io(String),
+}
+
+impl Error {
+    pub fn new(store: &impl fmt::Display, kind: ErrorKind) -> Self {
+        Self { store: store.to_string(), kind }
+    }
+}
+
+impl ErrorKind {
+    pub(super) fn mismatch(
+        what: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self::Mismatch { what, found: found.into(), expected: expected.into(), advice: advice.into() }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ErrorKind::{Address, Blocked, Busy, Io, Mismatch, Missing, Refused, TooLarge, Unavailable, UnknownId};
+        let store = &self.store;
+        match &self.kind {
+            Address(reason) => {
+                write!(f, "store {store:?}: {reason}; expected sqlite:PATH or http(s)://host:port/ALIAS")
+            }
+            Unavailable(reason) | Busy(reason) | Blocked { reason, .. } | Io(reason) => write!(f, "{store}: {reason}"),
+            TooLarge => write!(f, "{store}: the request is too large"),
+            Refused(reason) => write!(f, "{store}: refused: {reason}"),
+            Missing => write!(f, "{store} does not exist; create it with `imgdex mappings apply --store {store}`"),
+            Mismatch { what, found, expected, advice } => {
+                write!(f, "{store}: {what} is {found}, but {expected} is needed; {advice}")
+            }
+            UnknownId(id) => write!(f, "{store}: there is no document {id:?} with a vector"),
+        }
+    }
 }

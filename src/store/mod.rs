@@ -1,4 +1,4 @@
-//! Documents, hits, and the two places they are kept.
+//! Documents, hits, and the two stores that keep them.
 
 mod document;
 pub mod elasticsearch;
@@ -6,15 +6,16 @@ pub mod embedded;
 mod error;
 mod meta;
 mod query;
+mod settings;
 
-use std::path::PathBuf;
+use secrecy::ExposeSecret;
 
-use secrecy::{ExposeSecret, SecretString};
-
-pub use self::document::{Document, Write, Written};
-pub use self::error::{Blocked, Error};
-pub use self::meta::Origin;
-pub use self::query::{Hit, Query, Target};
+pub use self::document::{Document, Write, WriteOutcome};
+use self::elasticsearch::mapping;
+pub use self::error::{Blocked, Error, ErrorKind};
+pub use self::meta::StoreMeta;
+pub use self::query::{Hit, Query, Target, check_mode};
+pub use self::settings::Settings;
 use crate::model::manifest::Manifest;
 
 /// Where documents are kept.
@@ -25,50 +26,34 @@ pub enum Store {
     Elasticsearch(elasticsearch::Elasticsearch),
 }
 
-/// How to open a store.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `sqlite:PATH` or `http(s)://[user:pass@]host:port/ALIAS`.
-    pub address: SecretString,
-    /// API key for Elasticsearch.
-    pub api_key: Option<SecretString>,
-    /// PEM file with the certificate authority of Elasticsearch.
-    pub ca: Option<PathBuf>,
-    /// Whether credentials may go over plain HTTP to another host.
-    pub allow_plain_http: bool,
-}
-
 impl Store {
     /// Opens a store by its address. Neither connects nor creates anything: [`Self::check`] and [`Self::create`] do.
     ///
     /// # Errors
-    /// [`Error::Address`], or [`Error::Io`] where a named file (the certificate authority) cannot be read.
+    /// [`ErrorKind::Address`], or [`ErrorKind::Io`] where a named file (the certificate authority) cannot be read.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         match settings.address.expose_secret().split_once(':') {
             Some(("sqlite", path)) => Ok(Self::Embedded(embedded::Embedded::open(path.as_ref())?)),
             Some(("http" | "https", _)) => Ok(Self::Elasticsearch(elasticsearch::Elasticsearch::open(settings)?)),
-            _ => Err(Error::Address { store: "(address)".to_owned(), reason: "unknown scheme".to_owned() }),
+            _ => Err(Error::new(&"(address)", ErrorKind::Address("unknown scheme".to_owned()))),
         }
     }
 
-    /// The model and mapping the store was made for; `None` for a store that does not exist yet.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn origin(&self) -> Result<Option<Origin>, Error> {
+    /// The model and mapping that the store was made for; `None` for a store that does not exist yet.
+    pub async fn meta(&self) -> Result<Option<StoreMeta>, Error> {
         match self {
-            Self::Embedded(store) => store.origin().await,
-            Self::Elasticsearch(store) => store.origin().await,
+            Self::Embedded(store) => store.meta().await,
+            Self::Elasticsearch(store) => store.meta().await,
         }
     }
 
     /// Creates the store for a model where it is missing: the file, or the index, template and alias.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where it exists for something else.
+    /// [`ErrorKind::Mismatch`] where it exists for something else.
     pub async fn create(&self, model: &Manifest) -> Result<(), Error> {
         match self {
-            Self::Embedded(store) => store.create(model).await,
+            Self::Embedded(store) => store.create(model, mapping::CURRENT_VERSION).await,
             Self::Elasticsearch(store) => store.create(model).await,
         }
     }
@@ -77,18 +62,16 @@ impl Store {
     /// and the first search.
     ///
     /// # Errors
-    /// [`Error::Missing`] or [`Error::Mismatch`], or any failure to find out.
+    /// [`ErrorKind::Missing`] or [`ErrorKind::Mismatch`], or any failure to find out.
     pub async fn check(&self, model: &Manifest) -> Result<(), Error> {
-        match self.origin().await? {
-            None => Err(Error::Missing { store: self.to_string() }),
-            Some(origin) => origin.check(model, self),
-        }
+        let meta = self.meta().await?.ok_or_else(|| Error::new(self, ErrorKind::Missing))?;
+        meta.check(model, mapping::CURRENT_VERSION, self)
     }
 
     /// Refuses a store that takes no writes now, besides what [`Self::check`] refuses.
     ///
     /// # Errors
-    /// As [`Self::check`], and [`Error::Blocked`].
+    /// As [`Self::check`], and [`ErrorKind::Blocked`].
     pub async fn check_writable(&self, model: &Manifest) -> Result<(), Error> {
         match self {
             Self::Embedded(_) => self.check(model).await,
@@ -96,11 +79,11 @@ impl Store {
         }
     }
 
-    /// Writes a batch. The answer has one entry per write, in order.
+    /// Writes a batch. The result has one entry per write, in order.
     ///
     /// # Errors
     /// When the batch as a whole was not processed; sending it again is safe.
-    pub async fn write(&self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+    pub async fn write(&self, batch: &[Write]) -> Result<Vec<WriteOutcome>, Error> {
         match self {
             Self::Embedded(store) => store.write(batch).await,
             Self::Elasticsearch(store) => store.write(batch).await,
@@ -108,9 +91,6 @@ impl Store {
     }
 
     /// Reads one document without its vector.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
         match self {
             Self::Embedded(store) => store.get(id).await,
@@ -119,9 +99,6 @@ impl Store {
     }
 
     /// The nearest documents, best first; ties by id.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn search(&self, query: &Query) -> Result<Vec<Hit>, Error> {
         match self {
             Self::Embedded(store) => store.search(query).await,
@@ -129,10 +106,7 @@ impl Store {
         }
     }
 
-    /// How many documents are stored.
-    ///
-    /// # Errors
-    /// See [`Error`].
+    /// The number of documents.
     pub async fn count(&self) -> Result<u64, Error> {
         match self {
             Self::Embedded(store) => store.count().await,
@@ -140,14 +114,11 @@ impl Store {
         }
     }
 
-    /// Documents with their vectors, ordered by id, after the given one: a page of an export. An empty page is the end.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn page(&self, after: Option<&str>, size: usize) -> Result<Vec<Document>, Error> {
+    /// At most `limit` documents with their vectors, ordered by id, after the given id. An empty list is the end.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
         match self {
-            Self::Embedded(store) => store.page(after, size).await,
-            Self::Elasticsearch(store) => store.page(after, size).await,
+            Self::Embedded(store) => store.list(after, limit).await,
+            Self::Elasticsearch(store) => store.list(after, limit).await,
         }
     }
 }

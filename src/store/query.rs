@@ -1,4 +1,4 @@
-//! A question to a store, and its answers.
+//! Queries and their hits, and the rules of a query that both stores share.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::distance::{Measure, Mode};
 use crate::embedding::Embedding;
+use crate::model::manifest::Manifest;
 
 /// What to search for.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ pub struct Query {
     pub target: Target,
     /// How vectors are compared.
     pub mode: Mode,
-    /// How many hits at most.
+    /// The most hits to return.
     pub k: usize,
     /// Leave out hits whose similarity is below.
     pub min_similarity: Option<f64>,
@@ -32,24 +33,82 @@ pub struct Query {
 pub enum Target {
     /// Features of a query image.
     Embedding(Embedding),
-    /// A stored document, which is itself left out of the hits.
+    /// The id of a stored document, which is itself left out of the hits.
     Id(String),
 }
 
-/// One answer to a query, as printed in JSON.
+/// One hit of a query, as printed in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hit {
     /// 1 is the nearest.
     pub rank: usize,
-    /// The document's id.
     pub id: String,
-    /// Where the image is.
     pub url: String,
-    /// Its collection.
     pub collection: String,
     /// Score, distance and similarity.
     #[serde(flatten)]
     pub measure: Measure,
-    /// Whatever the producer sent along.
+    /// The producer's metadata, unchanged.
     pub metadata: Map<String, Value>,
+}
+
+/// Refuses a mode for which a model's features are not fit. A dot product is a score only where no feature is negative.
+///
+/// # Errors
+/// The reason, for the user of `--mode`.
+pub fn check_mode(mode: Mode, model: &Manifest) -> Result<(), String> {
+    if mode == Mode::Dot && !model.nonnegative {
+        return Err(format!(
+            "--mode dot needs a model without negative features, which {} is not; take cosine",
+            model.name
+        ));
+    }
+    Ok(())
+}
+
+impl Query {
+    /// Why no store answers this query with this vector: the rule of [`check_mode`], for a store that knows no manifest.
+    pub(super) fn refusal(&self, vector: &[f32]) -> Option<String> {
+        let refused = self.mode == Mode::Dot && vector.iter().any(|&value| value < 0.0);
+        refused.then(|| {
+            "mode dot needs a model whose features cannot be negative, and this query's are; use cosine".to_owned()
+        })
+    }
+}
+
+/// The bound that `min_similarity` sets for the similarity of a hit, which is computed in float64. A hit of exactly
+/// `min_similarity` may be off by its last bit.
+pub(super) fn similarity_bound(min_similarity: Option<f64>) -> f64 {
+    const ROUNDING: f64 = 1e-12;
+    min_similarity.map_or(f64::NEG_INFINITY, |similarity| similarity - ROUNDING)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_dot_product_is_refused_for_negative_features() {
+        let refusal = |mode, vector: &[f32]| {
+            let query = Query {
+                target: Target::Id("a".to_owned()),
+                mode,
+                k: 1,
+                min_similarity: None,
+                collection: None,
+                filters: BTreeMap::new(),
+                approximate: false,
+            };
+            query.refusal(vector)
+        };
+        assert_eq!(refusal(Mode::Dot, &[0.6, 0.8]), None);
+        assert_eq!(refusal(Mode::Cosine, &[-0.6, 0.8]), None);
+        assert!(refusal(Mode::Dot, &[-0.6, 0.8]).is_some_and(|reason| reason.contains("use cosine")));
+        let mut model = Manifest::find("vgg16").unwrap();
+        assert_eq!(check_mode(Mode::Dot, &model), Ok(()));
+        model.nonnegative = false;
+        assert_eq!(check_mode(Mode::Cosine, &model), Ok(()));
+        assert!(check_mode(Mode::Dot, &model).unwrap_err().contains("take cosine"));
+    }
 }

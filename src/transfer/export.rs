@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::ndjson::{FORMAT, Header};
 use crate::atomic_file::AtomicFile;
-use crate::store::{self, Origin, Store};
+use crate::store::{self, Store, StoreMeta};
 
 /// Documents per page: about 4 MB of JSON.
 const PAGE: usize = 500;
@@ -54,12 +54,12 @@ impl Output {
 }
 
 /// Writes a header and every document, and calls `report` for each. Returns how many there were.
-pub async fn run(store: &Store, origin: Origin, mut output: Output, mut report: impl FnMut()) -> Result<u64, Error> {
-    output.line(&Header { imgdex_export: FORMAT, origin })?;
+pub async fn run(store: &Store, meta: StoreMeta, mut output: Output, mut report: impl FnMut()) -> Result<u64, Error> {
+    output.line(&Header { imgdex_export: FORMAT, meta })?;
     let mut exported = 0;
     let mut after: Option<String> = None;
     loop {
-        let page = store.page(after.as_deref(), PAGE).await?;
+        let page = store.list(after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id.clone());
         for document in page {

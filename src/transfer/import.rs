@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use super::ndjson::{self, FORMAT, Header};
 use crate::sources::read_line;
-use crate::store::{self, Document, Origin, Store, Write, Written};
+use crate::store::{self, Document, Store, StoreMeta, Write, WriteOutcome};
 
 /// Documents per write.
 const BATCH: usize = 500;
@@ -34,7 +34,7 @@ pub type Report<'a> = &'a mut (dyn FnMut(Result<(), (&str, &str)>) + Send);
 /// The file of an export whose header has been read.
 pub struct Export {
     lines: Lines,
-    pub origin: Origin,
+    pub meta: StoreMeta,
 }
 
 impl Export {
@@ -42,7 +42,7 @@ impl Export {
     pub fn open(reader: Box<dyn BufRead + Send>) -> io::Result<Result<Self, String>> {
         let mut lines = Lines { reader, number: 0 };
         let first = lines.next().transpose()?.and_then(Result::ok).unwrap_or_default();
-        Ok(header(&first).map(|origin| Self { lines, origin }))
+        Ok(header(&first).map(|meta| Self { lines, meta }))
     }
 }
 
@@ -97,7 +97,7 @@ impl Lines {
     }
 }
 
-fn header(line: &str) -> Result<Origin, String> {
+fn header(line: &str) -> Result<StoreMeta, String> {
     let header: Header = serde_json::from_str(line)
         .map_err(|error| format!("this is not an export of imgdex, which begins with a header line: {error}"))?;
     if header.imgdex_export > FORMAT {
@@ -106,7 +106,7 @@ fn header(line: &str) -> Result<Origin, String> {
             header.imgdex_export
         ));
     }
-    Ok(header.origin)
+    Ok(header.meta)
 }
 
 struct Import<'a> {
@@ -122,16 +122,16 @@ impl Import<'_> {
         for (write, written) in writes.iter().zip(written) {
             let Write::Put(document) = write else { continue };
             match written {
-                Written::Indexed => self.counts.imported += 1,
-                Written::Stale => self.counts.stale += 1,
-                Written::Rejected { kind, reason } => {
+                WriteOutcome::Indexed => self.counts.imported += 1,
+                WriteOutcome::Stale => self.counts.stale += 1,
+                WriteOutcome::Rejected { kind, reason } => {
                     self.failed(&document.id, &format!("{kind}: {reason}"));
                     continue;
                 }
-                Written::Busy { reason, .. } | Written::Blocked { reason, .. } => {
+                WriteOutcome::Busy { reason, .. } | WriteOutcome::Blocked { reason, .. } => {
                     return Err(Error::NotTaken { store: self.store.to_string(), reason });
                 }
-                Written::Deleted => {
+                WriteOutcome::Deleted => {
                     self.failed(&document.id, "the store answered with a deletion");
                     continue;
                 }

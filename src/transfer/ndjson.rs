@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedding::Embedding;
 use crate::message::{self, WireReference};
-use crate::store::{Document, Origin};
+use crate::store::{Document, StoreMeta};
 
 /// The version of this format that is written, and the newest that is read.
 pub const FORMAT: u32 = 1;
@@ -16,7 +16,7 @@ pub struct Header {
     pub imgdex_export: u32,
     /// Model and mapping of the store that the documents come from.
     #[serde(flatten)]
-    pub origin: Origin,
+    pub meta: StoreMeta,
 }
 
 /// Why a line is not a document that a store could take.

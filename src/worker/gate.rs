@@ -12,7 +12,7 @@ use crate::health::Condition;
 use crate::indexer::breaker::Breaker;
 use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
-use crate::store::{self, Blocked, Store, Written};
+use crate::store::{self, Blocked, ErrorKind, Store, WriteOutcome};
 
 /// How often a store that answers is looked at again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -76,14 +76,15 @@ impl Watch {
         self.store.check_writable(&self.model).await?;
         let Some(tripped) = self.breaker.tripped() else { return Ok(()) };
         let written = self.store.write(&tripped.samples).await?;
-        let taken = |written: &Written| matches!(written, Written::Indexed | Written::Deleted | Written::Stale);
+        let taken = |written: &WriteOutcome| {
+            matches!(written, WriteOutcome::Indexed | WriteOutcome::Deleted | WriteOutcome::Stale)
+        };
         if written.iter().any(taken) {
             self.breaker.reset();
             return Ok(());
         }
-        let (store, cause) = (self.store.to_string(), Blocked::Refusals);
         let reason = format!("nearly all documents are refused, the last ones with: {}", tripped.reason);
-        Err(store::Error::Blocked { store, cause, reason })
+        Err(store::Error::new(&*self.store, ErrorKind::Blocked { cause: Blocked::Refusals, reason }))
     }
 }
 
@@ -91,10 +92,10 @@ impl Watch {
 pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, metrics: &Metrics) -> Manifest {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
-        let found = match store.origin().await {
-            Ok(Some(origin)) => Manifest::find(&origin.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
+        let found = match store.meta().await {
+            Ok(Some(meta)) => Manifest::find(&meta.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
             Ok(None) => {
-                let error = store::Error::Missing { store: store.to_string() };
+                let error = store::Error::new(store, ErrorKind::Missing);
                 Err((pause(&error), error.to_string()))
             }
             Err(error) => Err((pause(&error), error.to_string())),
@@ -112,19 +113,19 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
 
 /// Why consuming rests while the store says this.
 fn pause(error: &store::Error) -> &'static str {
-    match error {
-        store::Error::Missing { .. } | store::Error::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
-        store::Error::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
-        store::Error::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
-        store::Error::Blocked { cause: Blocked::Refusals, .. } => "refusals",
-        store::Error::Mismatch { .. } => MISMATCH,
-        store::Error::Unavailable { .. }
-        | store::Error::Busy { .. }
-        | store::Error::TooLarge { .. }
-        | store::Error::Refused { .. }
-        | store::Error::Address { .. }
-        | store::Error::UnknownId { .. }
-        | store::Error::Io { .. } => "unavailable",
+    match &error.kind {
+        ErrorKind::Missing | ErrorKind::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
+        ErrorKind::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
+        ErrorKind::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
+        ErrorKind::Blocked { cause: Blocked::Refusals, .. } => "refusals",
+        ErrorKind::Mismatch { .. } => MISMATCH,
+        ErrorKind::Unavailable(_)
+        | ErrorKind::Busy(_)
+        | ErrorKind::TooLarge
+        | ErrorKind::Refused(_)
+        | ErrorKind::Address(_)
+        | ErrorKind::UnknownId(_)
+        | ErrorKind::Io(_) => "unavailable",
     }
 }
 

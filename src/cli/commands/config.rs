@@ -9,7 +9,7 @@ use url::Url;
 use super::worker::WorkerArgs;
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Cli, Error, Exit};
-use crate::config::{self, Layers, Origin};
+use crate::config::{self, Layers, Provenance};
 
 /// Show or check the configuration.
 #[derive(Args, Debug)]
@@ -68,8 +68,8 @@ fn show(output: &OutputArgs, layers: &Layers) -> Result<Exit, Error> {
 }
 
 /// An address without its password; of anything else that is secret nothing.
-fn without_secret(value: &str, origin: &Origin) -> String {
-    if *origin == Origin::Default || value.starts_with("sqlite:") {
+fn without_secret(value: &str, origin: &Provenance) -> String {
+    if *origin == Provenance::Default || value.starts_with("sqlite:") {
         return value.to_owned();
     }
     match Url::parse(value) {

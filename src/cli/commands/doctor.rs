@@ -12,7 +12,8 @@ use crate::cli::{Error, Exit, setup};
 use crate::config::Layers;
 use crate::machine::{self, memory_limit};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
-use crate::store;
+use crate::store::elasticsearch::mapping;
+use crate::store::{self, ErrorKind};
 
 /// A service that does not answer within this time is reported as absent.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -157,20 +158,20 @@ async fn store(args: &DoctorArgs) -> Finding {
         Err(error) => return finding(State::Problem, error.to_string()),
     };
     let looked = async {
-        let Some(origin) = store.origin().await? else { return Ok(None) };
-        let manifest = Manifest::find(args.model.model.as_ref().unwrap_or(&origin.model))
+        let Some(meta) = store.meta().await? else { return Ok(None) };
+        let manifest = Manifest::find(args.model.model.as_ref().unwrap_or(&meta.model))
             .map_err(|error| Error::new(Exit::Config, error.to_string()))?;
-        origin.check(&manifest, &store)?;
-        Ok::<_, Error>(Some((origin, store.count().await?)))
+        meta.check(&manifest, mapping::CURRENT_VERSION, &store)?;
+        Ok::<_, Error>(Some((meta, store.count().await?)))
     };
     match tokio::time::timeout(TIMEOUT, looked).await {
-        Ok(Ok(Some((origin, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", origin.model)),
+        Ok(Ok(Some((meta, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", meta.model)),
         Ok(Ok(None)) => match store {
             store::Store::Embedded(_) => {
                 finding(State::Note, format!("{store} does not exist yet; `index` creates it"))
             }
             store::Store::Elasticsearch(_) => {
-                finding(State::Problem, store::Error::Missing { store: store.to_string() }.to_string())
+                finding(State::Problem, store::Error::new(&store, ErrorKind::Missing).to_string())
             }
         },
         Ok(Err(error)) => finding(State::Problem, error.to_string()),

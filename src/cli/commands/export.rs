@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::args::StoreArgs;
 use crate::cli::progress::Progress;
 use crate::cli::{Error, Exit, output, setup};
-use crate::store;
+use crate::store::{self, ErrorKind};
 use crate::transfer::{self, export};
 
 /// Export documents with their vectors.
@@ -24,7 +24,7 @@ pub struct ExportArgs {
 pub async fn run(args: ExportArgs) -> Result<Exit, Error> {
     transfer::check_name(&args.file).map_err(|reason| Error::new(Exit::Usage, reason))?;
     let store = setup::store(&args.store)?;
-    let origin = store.origin().await?.ok_or_else(|| store::Error::Missing { store: store.to_string() })?;
+    let meta = store.meta().await?.ok_or_else(|| store::Error::new(&store, ErrorKind::Missing))?;
     let total = store.count().await?;
     let name = if args.file.as_os_str() == "-" { "standard output".into() } else { args.file.display().to_string() };
     let unwritable = |error: io::Error| match error.kind() {
@@ -33,7 +33,7 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Error> {
     };
     let file = export::Output::create(&args.file).map_err(unwritable)?;
     let mut progress = Progress::start(Some(total), "documents");
-    let exported = export::run(&store, origin, file, || progress.advance()).await.map_err(|error| match error {
+    let exported = export::run(&store, meta, file, || progress.advance()).await.map_err(|error| match error {
         export::Error::Store(error) => error.into(),
         export::Error::Write(error) => unwritable(error),
     })?;

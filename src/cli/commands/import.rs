@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cli::args::{ModelArgs, StoreArgs};
 use crate::cli::progress::Progress;
 use crate::cli::{Error, Exit, output, setup};
+use crate::store::elasticsearch::mapping;
 use crate::transfer::check_name;
 use crate::transfer::import::{self, Counts, Export};
 
@@ -35,10 +36,10 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let export = export.map_err(|reason| Error::new(Exit::Io, format!("{name}: {reason}")))?;
 
     // The documents' model, and no other: a store that is made here is made for it.
-    let model = ModelArgs { model: Some(export.origin.model.clone()), ..ModelArgs::default() };
+    let model = ModelArgs { model: Some(export.meta.model.clone()), ..ModelArgs::default() };
     let store = setup::store(&args.store)?;
     let manifest = setup::model_for_write(&store, &model).await?;
-    export.origin.check(&manifest, &name)?;
+    export.meta.check(&manifest, mapping::CURRENT_VERSION, &name)?;
     setup::ensure_embedded(&store, &manifest).await?;
 
     let mut progress = Progress::start(None, "documents");

@@ -9,7 +9,7 @@ use crate::cli::{Error, Exit, setup};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store::elasticsearch::mapping;
 use crate::store::elasticsearch::state::Index;
-use crate::store::{self, Origin, Store};
+use crate::store::{self, ErrorKind, Store, StoreMeta};
 
 /// Create and inspect the index of a store.
 #[derive(Args, Debug)]
@@ -71,7 +71,7 @@ pub async fn run(args: MappingsArgs) -> Result<Exit, Error> {
 async fn model(store: &Store, common: &Common) -> Result<Manifest, Error> {
     let name = match &common.model {
         Some(name) => name.clone(),
-        None => store.origin().await?.map_or_else(|| DEFAULT_MODEL.to_owned(), |origin| origin.model),
+        None => store.meta().await?.map_or_else(|| DEFAULT_MODEL.to_owned(), |meta| meta.model),
     };
     Manifest::find(&name).map_err(|error| Error::new(Exit::Config, error.to_string()))
 }
@@ -93,7 +93,7 @@ async fn status(store: &Store, common: &Common) -> Result<Exit, Error> {
         }
     };
     if records.is_empty() {
-        return Err(store::Error::Missing { store: store.to_string() }.into());
+        return Err(store::Error::new(store, ErrorKind::Missing).into());
     }
     output::records(common.output.format(), &records, || table(&records))?;
     let problems: Vec<_> = records.iter().flat_map(|record| &record.problems).collect();
@@ -104,51 +104,51 @@ async fn status(store: &Store, common: &Common) -> Result<Exit, Error> {
 }
 
 async fn embedded(store: &Store, common: &Common) -> Result<Vec<Record>, Error> {
-    let Some(origin) = store.origin().await? else { return Ok(Vec::new()) };
-    let problems = origin_problem(&origin, store, common).into_iter().collect();
+    let Some(meta) = store.meta().await? else { return Ok(Vec::new()) };
+    let problems = meta_problem(&meta, store, common).into_iter().collect();
     Ok(vec![Record {
         store: store.to_string(),
         index: None,
         write_index: true,
         documents: store.count().await?,
-        model: Some(origin.model),
-        fingerprint: Some(origin.fingerprint),
-        mapping_version: Some(origin.mapping_version),
+        model: Some(meta.model),
+        fingerprint: Some(meta.fingerprint),
+        mapping_version: Some(meta.mapping_version),
         blocks: Vec::new(),
         problems,
     }])
 }
 
 fn record(store: &Store, index: Index, documents: u64, common: &Common) -> Record {
-    let mut problems: Vec<_> = match &index.origin {
-        Some(origin) => origin_problem(origin, store, common).into_iter().collect(),
-        None => vec![format!("{} was not made by imgdex: its _meta has no model", index.index)],
+    let mut problems: Vec<_> = match &index.meta {
+        Some(meta) => meta_problem(meta, store, common).into_iter().collect(),
+        None => vec![format!("{} was not made by imgdex: its _meta has no model", index.name)],
     };
-    let is_current = index.origin.as_ref().is_none_or(|origin| origin.mapping_version == mapping::CURRENT_VERSION);
+    let is_current = index.meta.as_ref().is_none_or(|meta| meta.mapping_version == mapping::CURRENT_VERSION);
     for difference in index.differences.iter().filter(|_| is_current) {
         let (part, found, expected) = (&difference.part, &difference.found, &difference.expected);
-        problems.push(format!("{}: {part} is {found}, but {expected} is needed", index.index));
+        problems.push(format!("{}: {part} is {found}, but {expected} is needed", index.name));
     }
     if !index.blocks.is_empty() {
-        problems.push(format!("{} has blocks: {}", index.index, index.blocks.join(", ")));
+        problems.push(format!("{} has blocks: {}", index.name, index.blocks.join(", ")));
     }
     Record {
         store: store.to_string(),
         write_index: index.write_index,
         documents,
-        model: index.origin.as_ref().map(|origin| origin.model.clone()),
-        fingerprint: index.origin.as_ref().map(|origin| origin.fingerprint.clone()),
-        mapping_version: index.origin.as_ref().map(|origin| origin.mapping_version),
+        model: index.meta.as_ref().map(|meta| meta.model.clone()),
+        fingerprint: index.meta.as_ref().map(|meta| meta.fingerprint.clone()),
+        mapping_version: index.meta.as_ref().map(|meta| meta.mapping_version),
         blocks: index.blocks,
-        index: Some(index.index),
+        index: Some(index.name),
         problems,
     }
 }
 
 /// Why the store does not fit the model asked for, or the catalogue's model of the name that it remembers.
-fn origin_problem(origin: &Origin, store: &Store, common: &Common) -> Option<String> {
-    match Manifest::find(common.model.as_ref().unwrap_or(&origin.model)) {
-        Ok(model) => origin.check(&model, store).err().map(|error| error.to_string()),
+fn meta_problem(meta: &StoreMeta, store: &Store, common: &Common) -> Option<String> {
+    match Manifest::find(common.model.as_ref().unwrap_or(&meta.model)) {
+        Ok(model) => meta.check(&model, mapping::CURRENT_VERSION, store).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     }
 }

@@ -15,7 +15,7 @@ use crate::embedding::Embedding;
 use crate::extract::Priority;
 use crate::model::manifest::Manifest;
 use crate::sources;
-use crate::store::{Hit, Query, Target};
+use crate::store::{self, Hit, Query, Target};
 
 /// Search for images that look like one.
 #[derive(Args, Debug)]
@@ -65,11 +65,7 @@ fn similarity(text: &str) -> Result<f64, String> {
 pub async fn run(args: SearchArgs) -> Result<Exit, Error> {
     let store = setup::store(&args.store)?;
     let model = setup::model_of(&store, &args.model).await?;
-    if args.mode == Mode::Dot && !model.nonnegative {
-        let message =
-            format!("--mode dot needs a model without negative features, which {} is not; take cosine", model.name);
-        return Err(Error::new(Exit::Usage, message));
-    }
+    store::check_mode(args.mode, &model).map_err(|message| Error::new(Exit::Usage, message))?;
     let target = match (&args.id, &args.image) {
         (Some(id), _) => Target::Id(id.clone()),
         (None, Some(image)) => Target::Embedding(embed(&args, &model, image).await?),

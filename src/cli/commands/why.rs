@@ -67,7 +67,7 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
 
 async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
     let name = store.to_string();
-    let Some(origin) = store.origin().await? else {
+    let Some(meta) = store.meta().await? else {
         return Ok(Place { name, found: false, detail: "the store does not exist".to_owned() });
     };
     Ok(match store.get(id).await? {
@@ -76,7 +76,7 @@ async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
                 std::time::UNIX_EPOCH + std::time::Duration::from_millis(document.indexed_at_ms),
             );
             let detail =
-                format!("indexed, version {}, with {}, {when}: {}", document.version, origin.model, document.url);
+                format!("indexed, version {}, with {}, {when}: {}", document.version, meta.model, document.url);
             Place { name, found: true, detail }
         }
         None => Place { name, found: false, detail: "not indexed".to_owned() },

@@ -1,5 +1,4 @@
-//! HTTP to Elasticsearch, and nothing but HTTP: the only place that speaks it. No request is repeated here; callers see
-//! every failure.
+//! HTTP to Elasticsearch. No other module sends requests to it. No request is retried here; callers see every failure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,13 +15,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
 use super::address::Address;
-use super::bulk::VectorForm;
-use crate::store::{self, Settings};
+use super::bulk::VectorEncoding;
+use crate::store::{self, ErrorKind, Settings};
 
-/// How long a request may take, from connecting to the last byte of the answer.
+/// How long a request may take, from connecting to the last byte of the response.
 #[derive(Clone, Copy, Debug)]
-pub enum Patience {
-    /// Looking something up.
+pub enum RequestTimeout {
+    /// A request that reads little.
     Lookup,
     /// A search, which reads every vector.
     Search,
@@ -30,11 +29,11 @@ pub enum Patience {
     Change,
 }
 
-impl Patience {
+impl RequestTimeout {
     fn limit(self) -> Duration {
         Duration::from_secs(match self {
             Self::Lookup => 10,
-            // Elasticsearch scans some ten million vectors in this time.
+            // Elasticsearch scans about ten million vectors in this time.
             Self::Search => 30,
             // Twice the time that Elasticsearch itself waits for its master.
             Self::Change => 60,
@@ -42,55 +41,50 @@ impl Patience {
     }
 }
 
-/// What is sent besides method and path.
+/// The body of a request.
 pub enum Body {
-    /// Nothing.
     Empty,
-    /// One JSON value.
     Json(serde_json::Value),
-    /// Lines of JSON, as for a bulk request.
+    /// NDJSON, as of a bulk request.
     Lines(Bytes),
 }
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection, or none that lasted until the answer began.
+    /// No connection, or the connection ended before the response began.
     #[error("no answer: {0}")]
-    NoAnswer(String),
-    /// Not done in time.
+    NoResponse(String),
+    /// The response was not complete in time.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
-    /// The connection ended within the answer.
+    /// The connection ended within the response.
     #[error("the answer broke off: {0}")]
     Truncated(String),
-    /// An answer that is not Elasticsearch's, from a proxy perhaps.
+    /// A response that does not have the shape that Elasticsearch gives it, perhaps of a proxy.
     #[error("the answer with status {status} is not one of Elasticsearch: {reason}; it begins {excerpt:?}")]
-    Foreign {
-        /// The HTTP status.
+    UnexpectedResponse {
         status: u16,
-        /// What is wrong with it.
+        /// Why the body cannot be read.
         reason: String,
-        /// How it begins.
+        /// The start of the body.
         excerpt: String,
     },
     /// Elasticsearch reports an error.
     #[error("{status} {kind}: {reason}")]
     Reported {
-        /// The HTTP status.
         status: u16,
         /// The error's type.
         kind: String,
-        /// The error's reason.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the request reached something that does not serve this path to this user. 401 is no such answer: with
-    /// wrong credentials nothing is served.
+    /// Whether the server, or a proxy, does not serve this path to this user. 401 does not count: with wrong credentials
+    /// no path is served.
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::Reported { status, .. } | Self::Foreign { status, .. }
+        matches!(self, Self::Reported { status, .. } | Self::UnexpectedResponse { status, .. }
             if (400..500).contains(status) && ![401, 408, 429].contains(status))
     }
 }
@@ -98,34 +92,32 @@ impl Error {
 /// A connection pool to one cluster. Deliberately without `Debug`: it holds credentials.
 pub struct Client {
     transport: Transport,
-    vector_form: OnceCell<VectorForm>,
+    vector_encoding: OnceCell<VectorEncoding>,
 }
 
 impl Client {
-    /// Makes a client; connects to nothing.
+    /// Makes a client without connecting.
     ///
-    /// Proxies from the environment are not used: the rule about secrets over plain HTTP could not be kept.
+    /// Proxies from the environment are not used: a proxy could carry secrets over plain HTTP.
     ///
     /// # Errors
-    /// [`store::Error::Address`] where credentials are malformed or would be exposed, [`store::Error::Io`] where the
+    /// [`ErrorKind::Address`] where credentials are malformed or would be exposed, [`ErrorKind::Io`] where the
     /// certificate authority cannot be read.
     pub fn new(address: &Address, settings: &Settings) -> Result<Self, store::Error> {
-        let store = address.base.to_string();
-        let refuse = |reason: &str| store::Error::Address { store: store.clone(), reason: reason.to_owned() };
-        let credentials = credentials(address, settings.api_key.as_ref()).map_err(|reason| refuse(&reason))?;
+        let failed = |kind| store::Error::new(&address.base, kind);
+        let credentials =
+            credentials(address, settings.api_key.as_ref()).map_err(|reason| failed(ErrorKind::Address(reason)))?;
         if credentials.is_some() && address.exposes_secrets() && !settings.allow_plain_http {
-            return Err(refuse(
-                "an API key or password would go over plain HTTP to another host; use https, or pass --allow-plain-http",
-            ));
+            let reason = "an API key or password would go over plain HTTP to another host; use https, or pass --allow-plain-http";
+            return Err(failed(ErrorKind::Address(reason.to_owned())));
         }
         let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(address.base.clone())).disable_proxy();
         if let Some(credentials) = credentials {
             builder = builder.auth(credentials);
         }
         if let Some(file) = &settings.ca {
-            let unreadable = |reason: String| store::Error::Io {
-                store: store.clone(),
-                reason: format!("the certificate authority {}: {reason}", file.display()),
+            let unreadable = |reason: String| {
+                failed(ErrorKind::Io(format!("the certificate authority {}: {reason}", file.display())))
             };
             let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
             if !pem.windows(PEM.len()).any(|window| window == PEM) {
@@ -134,18 +126,14 @@ impl Client {
             let authority = Certificate::from_pem(&pem).map_err(|error| unreadable(chain(&error)))?;
             builder = builder.cert_validation(CertificateValidation::Full(authority));
         }
-        let transport = builder
-            .build()
-            .map_err(|error| store::Error::Io { store, reason: format!("the HTTP client: {}", chain(&error)) })?;
-        Ok(Self { transport, vector_form: OnceCell::new() })
+        let transport =
+            builder.build().map_err(|error| failed(ErrorKind::Io(format!("the HTTP client: {}", chain(&error)))))?;
+        Ok(Self { transport, vector_encoding: OnceCell::new() })
     }
 
-    /// Sends a request and waits for the whole answer with a status of success.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn send(&self, method: Method, path: &str, body: Body, patience: Patience) -> Result<Bytes, Error> {
-        let limit = patience.limit();
+    /// Sends a request and reads the whole body of the response. A status other than success is an error.
+    pub async fn send(&self, method: Method, path: &str, body: Body, timeout: RequestTimeout) -> Result<Bytes, Error> {
+        let limit = timeout.limit();
         let (body, content_type) = match body {
             Body::Empty => (None, "application/json"),
             Body::Json(value) => (Some(Bytes::from(value.to_string())), "application/json"),
@@ -153,8 +141,10 @@ impl Client {
         };
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         let sent = self.transport.send(method, path, headers, None::<&()>, body, Some(limit)).await;
-        let response = sent
-            .map_err(|error| if error.is_timeout() { Error::Timeout(limit) } else { Error::NoAnswer(chain(&error)) })?;
+        let response =
+            sent.map_err(
+                |error| if error.is_timeout() { Error::Timeout(limit) } else { Error::NoResponse(chain(&error)) },
+            )?;
         let status = response.status_code();
         let body = response.bytes().await.map_err(|error| {
             if error.is_timeout() { Error::Timeout(limit) } else { Error::Truncated(chain(&error)) }
@@ -162,43 +152,37 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(reported(status.as_u16(), &body)) }
     }
 
-    /// Sends a request and reads the answer as JSON of a known shape.
-    ///
-    /// # Errors
-    /// See [`Error`].
+    /// Sends a request and parses the response's body.
     pub async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Body,
-        patience: Patience,
+        timeout: RequestTimeout,
     ) -> Result<T, Error> {
-        let answer = self.send(method, path, body, patience).await?;
-        serde_json::from_slice(&answer).map_err(|error| foreign(200, &error, &answer))
+        let response = self.send(method, path, body, timeout).await?;
+        serde_json::from_slice(&response).map_err(|error| unexpected_response(200, &error, &response))
     }
 
-    /// The cheapest form of a vector that every node of the cluster takes, asked for once.
+    /// The cheapest encoding of vectors that every node of the cluster accepts, requested once.
     ///
-    /// Base64 came with 9.3; 8.16.3 refuses it, 9.4.3 takes it (both tried). Decimals work everywhere, so they serve
-    /// clusters that do not tell their version: serverless, behind a proxy that lets only some paths through, or with an
-    /// API key without the `monitor` privilege.
-    ///
-    /// # Errors
-    /// When the cluster does not answer.
-    pub async fn vector_form(&self) -> Result<VectorForm, Error> {
-        let form = self.vector_form.get_or_try_init(|| async {
-            // The oldest node decides: during an upgrade a primary shard may lie on any of them.
+    /// Base64 is accepted from 9.3 on; 8.16.3 refuses it, 9.4.3 accepts it (both tried). Every version accepts decimals,
+    /// so they are used where the version cannot be read: serverless, a proxy that passes only some paths, an API key
+    /// without the `monitor` privilege.
+    pub async fn vector_encoding(&self) -> Result<VectorEncoding, Error> {
+        let encoding = self.vector_encoding.get_or_try_init(|| async {
+            // The oldest node decides: during an upgrade a primary shard may be on any node.
             let path = "_nodes/_all/_none?filter_path=nodes.*.version";
-            match self.json::<Nodes>(Method::Get, path, Body::Empty, Patience::Lookup).await {
-                Ok(nodes) => Ok(nodes.vector_form()),
+            match self.json::<Nodes>(Method::Get, path, Body::Empty, RequestTimeout::Lookup).await {
+                Ok(nodes) => Ok(nodes.vector_encoding()),
                 Err(error) if error.is_refusal() => {
-                    tracing::info!(%error, "the cluster does not tell its version; writing vectors as decimals");
-                    Ok(VectorForm::Decimals)
+                    tracing::info!(%error, "the cluster's version cannot be read; writing vectors as decimals");
+                    Ok(VectorEncoding::Decimals)
                 }
                 Err(error) => Err(error),
             }
         });
-        form.await.copied()
+        encoding.await.copied()
     }
 }
 
@@ -212,7 +196,7 @@ fn credentials(address: &Address, api_key: Option<&SecretString>) -> Result<Opti
             Ok(Some(Credentials::Basic(user.clone(), password.expose_secret().to_owned())))
         }
         (None, Some(key)) => {
-            // Files end in a newline, which would not do in a header.
+            // A key read from a file ends in a newline, which no header may have.
             let key = key.expose_secret().trim();
             let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=-_".contains(c);
             if key.is_empty() || !key.chars().all(is_base64) {
@@ -235,9 +219,9 @@ struct Node {
 }
 
 impl Nodes {
-    fn vector_form(&self) -> VectorForm {
+    fn vector_encoding(&self) -> VectorEncoding {
         let oldest = self.nodes.values().map(|node| major_minor(&node.version)).min().flatten();
-        if oldest >= Some((9, 3)) { VectorForm::Base64 } else { VectorForm::Decimals }
+        if oldest >= Some((9, 3)) { VectorEncoding::Base64 } else { VectorEncoding::Decimals }
     }
 }
 
@@ -247,51 +231,51 @@ fn major_minor(version: &str) -> Option<(u32, u32)> {
 }
 
 #[derive(Deserialize)]
-struct Failure {
-    error: Cause,
+struct ErrorBody {
+    error: ReportedError,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Cause {
+enum ReportedError {
     Typed {
         #[serde(rename = "type")]
         kind: String,
         #[serde(default)]
         reason: Option<String>,
         #[serde(default)]
-        root_cause: Vec<Root>,
+        root_cause: Vec<RootCause>,
     },
     Text(String),
 }
 
 #[derive(Deserialize)]
-struct Root {
+struct RootCause {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
     reason: Option<String>,
 }
 
-/// Reads an error's body. The root cause, where there is one, says more than "all shards failed".
+/// Reads an error's body. The root cause is used where there is one, because the outer error may be "all shards failed".
 fn reported(status: u16, body: &[u8]) -> Error {
-    match serde_json::from_slice::<Failure>(body) {
-        Ok(Failure { error: Cause::Text(reason) }) => Error::Reported { status, kind: String::new(), reason },
-        Ok(Failure { error: Cause::Typed { kind, reason, root_cause } }) => {
+    match serde_json::from_slice(body) {
+        Ok(ErrorBody { error: ReportedError::Text(reason) }) => Error::Reported { status, kind: String::new(), reason },
+        Ok(ErrorBody { error: ReportedError::Typed { kind, reason, root_cause } }) => {
             let (kind, reason) = root_cause.into_iter().next().map_or((kind, reason), |root| (root.kind, root.reason));
             Error::Reported { status, kind, reason: reason.unwrap_or_default() }
         }
-        Err(error) => foreign(status, &error, body),
+        Err(error) => unexpected_response(status, &error, body),
     }
 }
 
-/// An answer that does not have the shape that Elasticsearch gives it.
-pub fn foreign(status: u16, reason: &dyn std::error::Error, body: &[u8]) -> Error {
+/// The error for a response that does not have the shape that Elasticsearch gives it.
+pub fn unexpected_response(status: u16, reason: &dyn std::error::Error, body: &[u8]) -> Error {
     let excerpt = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
-    Error::Foreign { status, reason: reason.to_string(), excerpt }
+    Error::UnexpectedResponse { status, reason: reason.to_string(), excerpt }
 }
 
-/// An error with its causes: the outermost one seldom says what happened.
+/// An error's text with those of its causes: the outermost error seldom names the fault.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -312,18 +296,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_node_decides_the_form_of_vectors() {
+    fn the_oldest_node_decides_the_encoding_of_vectors() {
         for (versions, expected) in [
-            (&["9.4.3"][..], VectorForm::Base64),
-            (&["9.3.0", "10.0.0"], VectorForm::Base64),
-            (&["9.4.3", "9.2.8"], VectorForm::Decimals),
-            (&["8.16.3"], VectorForm::Decimals),
-            (&["unknown", "9.4.3"], VectorForm::Decimals),
-            (&[], VectorForm::Decimals),
+            (&["9.4.3"][..], VectorEncoding::Base64),
+            (&["9.3.0", "10.0.0"], VectorEncoding::Base64),
+            (&["9.4.3", "9.2.8"], VectorEncoding::Decimals),
+            (&["8.16.3"], VectorEncoding::Decimals),
+            (&["unknown", "9.4.3"], VectorEncoding::Decimals),
+            (&[], VectorEncoding::Decimals),
         ] {
             let node = |version: &&str| ((*version).to_owned(), Node { version: (*version).to_owned() });
             let nodes = Nodes { nodes: versions.iter().map(node).collect() };
-            assert_eq!(nodes.vector_form(), expected, "{versions:?}");
+            assert_eq!(nodes.vector_encoding(), expected, "{versions:?}");
         }
     }
 
@@ -333,7 +317,7 @@ mod tests {
             "type":"search_phase_execution_exception","reason":"all shards failed"},"status":400}"#;
         assert_eq!(reported(400, body).to_string(), "400 script_exception: runtime error");
         assert_eq!(reported(405, br#"{"error":"no POST","status":405}"#).to_string(), "405 : no POST");
-        assert!(matches!(reported(502, b"<html>"), Error::Foreign { status: 502, .. }));
+        assert!(matches!(reported(502, b"<html>"), Error::UnexpectedResponse { status: 502, .. }));
     }
 
     fn open(address: &str, api_key: Option<&str>, allow_plain_http: bool) -> Result<Client, store::Error> {

@@ -1,31 +1,32 @@
-//! The index behind the alias: creating it, and saying what is there.
+//! Administration of the index behind the alias: its state, its creation, the template that guards the alias.
 
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::client::{self, Body, Patience};
+use super::client::{self, Body, RequestTimeout};
 use super::mapping::{self, CURRENT_VERSION};
 use super::state::{self, Index, State};
 use super::{Access, Elasticsearch};
 use crate::model::manifest::Manifest;
-use crate::store::{Blocked, Error, Origin};
+use crate::store::{Blocked, Error, ErrorKind, StoreMeta};
 
-/// What stands behind an alias, with what is only known by asking further.
+/// The indices behind an alias, and the facts about them that need further requests.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The indices, each with the number of its documents; none if the alias is missing.
     pub indices: Vec<(Index, u64)>,
-    /// Whether the template is there that keeps the alias from becoming an index.
+    /// Whether the template exists that keeps the alias from becoming an index.
     pub guarded: bool,
 }
 
 impl Elasticsearch {
-    /// See [`crate::store::Store::origin`].
+    /// See [`crate::store::Store::meta`].
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where what is behind the alias was not made by imgdex, or not for one model.
-    pub async fn origin(&self) -> Result<Option<Origin>, Error> {
-        self.indices().await?.map(|indices| self.common_origin(&indices)).transpose()
+    /// [`ErrorKind::Mismatch`] where an index behind the alias was not made by imgdex, or two were made for different
+    /// models.
+    pub async fn meta(&self) -> Result<Option<StoreMeta>, Error> {
+        self.indices().await?.map(|indices| self.common_meta(&indices)).transpose()
     }
 
     /// The indices behind the alias; `None` where there is no alias.
@@ -38,44 +39,42 @@ impl Elasticsearch {
     }
 
     /// See [`crate::store::Store::check_writable`]: the alias has a write index, and nothing blocks it.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn check_writable(&self, model: &Manifest) -> Result<(), Error> {
         /// Blocks under which an index takes no documents.
         const BLOCKING: [&str; 3] = ["write", "read_only", "read_only_allow_delete"];
-        let blocked = |cause, reason| Err(Error::Blocked { store: self.to_string(), cause, reason });
-        let indices = self.indices().await?.ok_or_else(|| Error::Missing { store: self.to_string() })?;
-        self.common_origin(&indices)?.check(model, self)?;
+        let blocked = |cause, reason| Err(self.error(ErrorKind::Blocked { cause, reason }));
+        let indices = self.indices().await?.ok_or_else(|| self.error(ErrorKind::Missing))?;
+        self.common_meta(&indices)?.check(model, CURRENT_VERSION, self)?;
         let Some(index) = indices.iter().find(|index| index.write_index) else {
             return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
         };
         match index.blocks.iter().find(|block| BLOCKING.contains(&block.as_str())) {
-            Some(block) => blocked(Blocked::WriteBlock, format!("{} has the block {block}", index.index)),
+            Some(block) => blocked(Blocked::WriteBlock, format!("{} has the block {block}", index.name)),
             None => Ok(()),
         }
     }
 
-    /// See [`crate::store::Store::create`]: the template, then the index together with its alias. What is there already and
-    /// fits is left as it is.
+    /// See [`crate::store::Store::create`]: the template, then the index together with its alias. Whatever of them exists
+    /// and fits is kept.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where it exists for something else.
+    /// [`ErrorKind::Mismatch`] where it exists for something else.
     pub async fn create(&self, model: &Manifest) -> Result<(), Error> {
-        if model.dims != mapping::DIMS {
-            let (found, expected) = (mapping::DIMS.to_string(), model.dims.to_string());
+        let malformed = |error: serde_json::Error| self.error(ErrorKind::Refused(error.to_string()));
+        let dims = mapping::dims().map_err(malformed)?;
+        if model.dims != dims {
+            let (found, expected) = (dims.to_string(), model.dims.to_string());
             let advice = "this release has no mapping for such a model";
-            return Err(self.mismatch("the mapping's number of dimensions", &found, &expected, advice));
+            return Err(self.mismatch("the mapping's number of dimensions", found, expected, advice));
         }
-        if let Some(origin) = self.origin().await? {
-            origin.check(model, self)?;
+        if let Some(meta) = self.meta().await? {
+            meta.check(model, CURRENT_VERSION, self)?;
             return self.put_template().await;
         }
         self.put_template().await?;
-        let origin = Origin::new(model);
+        let meta = StoreMeta::new(model, CURRENT_VERSION);
         let index = mapping::index_name(&self.alias);
-        let body = mapping::index_body(&origin, &self.alias)
-            .map_err(|error| Error::Refused { store: self.to_string(), reason: error.to_string() })?;
+        let body = mapping::index_body(&meta, &self.alias).map_err(malformed)?;
         match self.change(Method::Put, &index, body).await {
             Err(client::Error::Reported { kind, .. }) if kind == "resource_already_exists_exception" => {
                 self.adopt(model, &index).await
@@ -84,15 +83,15 @@ impl Elasticsearch {
         }
     }
 
-    /// What stands behind the alias.
+    /// The indices behind the alias, with their document counts, and whether the template guards it.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where an index has the alias's name, or any failure to find out.
+    /// [`ErrorKind::Mismatch`] where an index has the alias's name, or any failure to find out.
     pub async fn status(&self) -> Result<Status, Error> {
         let found = self.indices().await?.unwrap_or_default();
         let mut indices = Vec::with_capacity(found.len());
         for index in found {
-            let documents = self.count_of(&index.index).await?;
+            let documents = self.count_of(&index.name).await?;
             indices.push((index, documents));
         }
         Ok(Status { indices, guarded: self.is_guarded().await? })
@@ -103,57 +102,53 @@ impl Elasticsearch {
         self.mismatch("the alias", "an index of that name", "an alias", advice)
     }
 
-    /// The index exists without the alias: from another process that creates it at this moment, or because somebody removed
-    /// the alias. It is taken if it fits.
+    /// Adds the alias to an index that exists without it, if the index fits: another process is creating it at this
+    /// moment, or the alias was removed.
     async fn adopt(&self, model: &Manifest, index: &str) -> Result<(), Error> {
-        if let Some(origin) = self.origin().await? {
-            return origin.check(model, self);
+        if let Some(meta) = self.meta().await? {
+            return meta.check(model, CURRENT_VERSION, self);
         }
         let State::Index(found) = self.state(index).await? else {
-            return Err(Error::Unavailable { store: self.to_string(), reason: format!("{index} came and went") });
+            return Err(self.error(ErrorKind::Unavailable(format!("{index} came and went"))));
         };
-        self.common_origin(&[found])?.check(model, self)?;
+        self.common_meta(&[found])?.check(model, CURRENT_VERSION, self)?;
         let add = json!({ "add": { "index": index, "alias": self.alias, "is_write_index": true } });
         let added = self.change(Method::Post, "_aliases", json!({ "actions": [add] })).await;
         added.map_err(|error| self.failed(&error, Access::Write))
     }
 
-    /// The origin that all indices behind the alias share: a search goes to all of them, and must not compare vectors of
+    /// The metadata that all indices behind the alias share. A search covers all of them and must not compare vectors of
     /// two models.
-    fn common_origin(&self, indices: &[Index]) -> Result<Origin, Error> {
-        let mut common: Option<&Origin> = None;
+    fn common_meta(&self, indices: &[Index]) -> Result<StoreMeta, Error> {
+        let mut common: Option<&StoreMeta> = None;
         for index in indices {
-            let Some(origin) = &index.origin else {
-                let advice = format!("{} was not made by imgdex; use another alias", index.index);
-                return Err(self.mismatch(
-                    "its mapping",
-                    "without model, fingerprint and version in _meta",
-                    "with them",
-                    &advice,
-                ));
+            let Some(meta) = &index.meta else {
+                let found = "without model, fingerprint and version in _meta";
+                let advice = format!("{} was not made by imgdex; use another alias", index.name);
+                return Err(self.mismatch("its mapping", found, "with them", advice));
             };
-            if let Some(difference) = index.differences.first().filter(|_| origin.mapping_version == CURRENT_VERSION) {
+            if let Some(difference) = index.differences.first().filter(|_| meta.mapping_version == CURRENT_VERSION) {
                 let found = format!("{}: {}", difference.part, difference.found);
-                let advice = format!("{} was changed; use another alias and index the images again", index.index);
-                return Err(self.mismatch("its mapping", &found, &difference.expected, &advice));
+                let advice = format!("{} was changed; use another alias and index the images again", index.name);
+                return Err(self.mismatch("its mapping", found, &difference.expected, advice));
             }
-            if common.is_some_and(|common| common != origin) {
-                let advice = "remove all but one of its indices from the alias";
+            if common.is_some_and(|common| common != meta) {
+                let found = "of indices made for several models or mappings";
                 return Err(self.mismatch(
                     "the alias",
-                    "of indices made for several models or mappings",
+                    found,
                     "one",
-                    advice,
+                    "remove all but one of its indices from the alias",
                 ));
             }
-            common = Some(origin);
+            common = Some(meta);
         }
-        common.cloned().ok_or_else(|| Error::Missing { store: self.to_string() })
+        common.cloned().ok_or_else(|| self.error(ErrorKind::Missing))
     }
 
     async fn state(&self, name: &str) -> Result<State, Error> {
-        match self.client.send(Method::Get, name, Body::Empty, Patience::Lookup).await {
-            Ok(answer) => state::read(name, &answer).map_err(|error| self.unreadable(&error, &answer)),
+        match self.client.send(Method::Get, name, Body::Empty, RequestTimeout::Lookup).await {
+            Ok(response) => state::read(name, &response).map_err(|error| self.unreadable(&error, &response)),
             Err(client::Error::Reported { status: 404, kind, .. }) if kind == "index_not_found_exception" => {
                 Ok(State::Missing)
             }
@@ -169,7 +164,7 @@ impl Elasticsearch {
 
     async fn is_guarded(&self) -> Result<bool, Error> {
         let path = format!("_index_template/{}", mapping::template_name(&self.alias));
-        match self.client.send(Method::Get, &path, Body::Empty, Patience::Lookup).await {
+        match self.client.send(Method::Get, &path, Body::Empty, RequestTimeout::Lookup).await {
             Ok(_) => Ok(true),
             Err(client::Error::Reported { status: 404, .. }) => Ok(false),
             Err(error) => Err(self.failed(&error, Access::Read)),
@@ -177,16 +172,16 @@ impl Elasticsearch {
     }
 
     async fn change(&self, method: Method, path: &str, body: Value) -> Result<(), client::Error> {
-        self.client.send(method, path, Body::Json(body), Patience::Change).await.map(drop)
+        self.client.send(method, path, Body::Json(body), RequestTimeout::Change).await.map(drop)
     }
 
-    fn mismatch(&self, what: &'static str, found: &str, expected: &str, advice: &str) -> Error {
-        Error::Mismatch {
-            store: self.to_string(),
-            what,
-            found: found.to_owned(),
-            expected: expected.to_owned(),
-            advice: advice.to_owned(),
-        }
+    fn mismatch(
+        &self,
+        what: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Error {
+        self.error(ErrorKind::mismatch(what, found, expected, advice))
     }
 }

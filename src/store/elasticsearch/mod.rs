@@ -1,7 +1,8 @@
 //! The Elasticsearch store: an alias in a cluster.
 //!
-//! [`address`], [`bulk`], [`query`] and [`error_class`] are pure; [`client`] alone speaks HTTP; [`index`] creates and
-//! inspects the index behind the alias. This file is what the worker and the searches use.
+//! [`address`], [`bulk`], [`query`], [`error_class`], [`mapping`] and [`state`] are pure; only [`client`] speaks HTTP. The
+//! methods of [`Elasticsearch`] that read and write documents are in this file; those that create and inspect the index
+//! behind the alias are in [`index`].
 
 pub mod address;
 pub mod bulk;
@@ -20,10 +21,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::address::Address;
-use self::client::{Body, Client, Patience};
-use self::error_class::{Meaning, OVERLOAD};
-use self::query::Stored;
-use super::{Blocked, Document, Error, Hit, Query, Settings, Target, Write, Written};
+use self::client::{Body, Client, RequestTimeout};
+use self::error_class::{ErrorClass, OVERLOAD};
+use self::query::StoredDocument;
+use super::{Blocked, Document, Error, ErrorKind, Hit, Query, Settings, Target, Write, WriteOutcome};
 use crate::embedding::Embedding;
 
 /// An alias in a cluster.
@@ -34,7 +35,7 @@ pub struct Elasticsearch {
     name: String,
 }
 
-/// Whether a request reads or writes: a missing index pauses a writer and is an error to a reader.
+/// Whether a request reads or writes. A missing index is an error to a reader and a pause to a writer.
 #[derive(Clone, Copy)]
 enum Access {
     Read,
@@ -43,67 +44,57 @@ enum Access {
 
 impl Elasticsearch {
     /// See [`super::Store::open`].
-    ///
-    /// # Errors
-    /// See [`super::Store::open`].
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        // Without the address: what cannot be parsed may hold a password anywhere.
-        let unusable = |reason| Error::Address { store: "(address)".to_owned(), reason };
-        let address = Address::parse(settings.address.expose_secret()).map_err(unusable)?;
+        // The error does not quote the address: a text that cannot be parsed may hold a password anywhere.
+        let address = Address::parse(settings.address.expose_secret())
+            .map_err(|reason| Error::new(&"(address)", ErrorKind::Address(reason)))?;
         let client = Client::new(&address, settings)?;
         Ok(Self { client, name: format!("{}{}", address.base, address.alias), alias: address.alias })
     }
 
     /// See [`super::Store::write`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn write(&self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+    pub async fn write(&self, batch: &[Write]) -> Result<Vec<WriteOutcome>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let form = self.client.vector_form().await.map_err(|error| self.failed(&error, Access::Write))?;
-        let body = bulk::body(batch, form)
-            .map_err(|error| Error::Refused { store: self.to_string(), reason: error.to_string() })?;
+        let encoding = self.client.vector_encoding().await.map_err(|error| self.failed(&error, Access::Write))?;
+        let body = bulk::body(batch, encoding).map_err(|error| self.error(ErrorKind::Refused(error.to_string())))?;
         let path = format!("{}/_bulk?require_alias=true&filter_path={}", self.alias, bulk::FILTER_PATH);
-        let answer = self
+        let response = self
             .client
-            .send(Method::Post, &path, Body::Lines(body.into()), Patience::Change)
+            .send(Method::Post, &path, Body::Lines(body.into()), RequestTimeout::Change)
             .await
             .map_err(|error| self.failed(&error, Access::Write))?;
-        bulk::read(&answer, batch, &self.alias).map_err(|error| self.unreadable(&error, &answer))
+        bulk::read(&response, batch, &self.alias).map_err(|error| self.unreadable(&error, &response))
     }
 
     /// See [`super::Store::get`]. Sees writes at once, unlike a search.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
         #[derive(Deserialize)]
-        struct Docs {
-            docs: [Doc; 1],
+        struct Response {
+            docs: [Item; 1],
         }
         #[derive(Deserialize)]
-        struct Doc {
+        struct Item {
             #[serde(rename = "_source")]
-            source: Option<Stored>,
-            error: Option<Cause>,
+            source: Option<StoredDocument>,
+            error: Option<ItemError>,
         }
         #[derive(Deserialize)]
-        struct Cause {
+        struct ItemError {
             #[serde(rename = "type")]
             kind: String,
             reason: Option<String>,
         }
-        // Several documents at once, of which one is asked for: the id need not be made fit for a path.
+        // A multi-get of one document: the id is part of the body and need not be encoded for a path.
         let path = format!("{}/_mget?_source_excludes=image_vector", self.alias);
         let body = Body::Json(serde_json::json!({ "ids": [id] }));
-        let answer = self.client.json::<Docs>(Method::Post, &path, body, Patience::Lookup).await;
-        let Docs { docs: [doc] } = answer.map_err(|error| self.failed(&error, Access::Read))?;
-        match doc.error {
-            None => Ok(doc.source.map(Document::from)),
-            Some(Cause { kind, reason }) => {
-                // The item has no status of its own; only a missing index is told apart.
+        let response = self.client.json::<Response>(Method::Post, &path, body, RequestTimeout::Lookup).await;
+        let Response { docs: [item] } = response.map_err(|error| self.failed(&error, Access::Read))?;
+        match item.error {
+            None => Ok(item.source.map(Document::from)),
+            Some(ItemError { kind, reason }) => {
+                // An item has no status; only a missing index is distinguished from other errors.
                 let status = if kind == "index_not_found_exception" { 404 } else { 503 };
                 let error = client::Error::Reported { status, kind, reason: reason.unwrap_or_default() };
                 Err(self.failed(&error, Access::Read))
@@ -112,31 +103,25 @@ impl Elasticsearch {
     }
 
     /// See [`super::Store::search`].
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn search(&self, query: &Query) -> Result<Vec<Hit>, Error> {
         let stored;
         let vector = match &query.target {
             Target::Embedding(embedding) => embedding.as_slice(),
             Target::Id(id) => {
-                let answer = self.ask(query::vector_of(id)).await?;
-                let found = query::vector(&answer).map_err(|error| self.unreadable(&error, &answer))?;
-                stored = found.ok_or_else(|| Error::UnknownId { store: self.to_string(), id: id.clone() })?;
+                let response = self.post_search(query::vector_of(id)).await?;
+                let found = query::vector(&response).map_err(|error| self.unreadable(&error, &response))?;
+                stored = found.ok_or_else(|| self.error(ErrorKind::UnknownId(id.clone())))?;
                 stored.as_slice()
             }
         };
         if let Some(reason) = query::refusal(query, vector) {
-            return Err(Error::Refused { store: self.to_string(), reason });
+            return Err(self.error(ErrorKind::Refused(reason)));
         }
-        let answer = self.ask(query::search(query, vector)).await?;
-        query::hits(query, &answer).map_err(|error| self.unreadable(&error, &answer))
+        let response = self.post_search(query::search(query, vector)).await?;
+        query::hits(query, &response).map_err(|error| self.unreadable(&error, &response))
     }
 
     /// See [`super::Store::count`].
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn count(&self) -> Result<u64, Error> {
         self.count_of(&self.alias).await
     }
@@ -147,63 +132,61 @@ impl Elasticsearch {
             count: u64,
         }
         let path = format!("{name}/_count?filter_path=count");
-        let answer = self.client.json::<Count>(Method::Get, &path, Body::Empty, Patience::Search).await;
-        Ok(answer.map_err(|error| self.failed(&error, Access::Read))?.count)
+        let response = self.client.json::<Count>(Method::Get, &path, Body::Empty, RequestTimeout::Search).await;
+        Ok(response.map_err(|error| self.failed(&error, Access::Read))?.count)
     }
 
-    /// See [`super::Store::page`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn page(&self, after: Option<&str>, size: usize) -> Result<Vec<Document>, Error> {
-        let answer = self.ask(query::page(after, size)).await?;
-        let documents = query::documents(&answer).map_err(|error| self.unreadable(&error, &answer))?;
+    /// See [`super::Store::list`].
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
+        let response = self.post_search(query::list(after, limit)).await?;
+        let documents = query::documents(&response).map_err(|error| self.unreadable(&error, &response))?;
         let checked = documents.into_iter().map(|(mut document, vector)| {
-            let embedding = vector.map(Embedding::from_unit).transpose().map_err(|error| Error::Io {
-                store: self.to_string(),
-                reason: format!("document {:?}: {error}", document.id),
-            })?;
-            document.embedding = embedding;
+            let embedding = vector.map(Embedding::from_unit).transpose();
+            document.embedding =
+                embedding.map_err(|error| self.error(ErrorKind::Io(format!("document {:?}: {error}", document.id))))?;
             Ok(document)
         });
         checked.collect()
     }
 
-    /// Searches; an answer of some shards only is a failure, not a shorter list of hits.
-    async fn ask(&self, body: Value) -> Result<bytes::Bytes, Error> {
+    /// Sends a search. A response of some shards only is an error, not a shorter list of hits.
+    async fn post_search(&self, body: Value) -> Result<bytes::Bytes, Error> {
         let path = format!("{}/_search?allow_partial_search_results=false", self.alias);
-        let answer = self.client.send(Method::Post, &path, Body::Json(body), Patience::Search).await;
-        answer.map_err(|error| self.failed(&error, Access::Read))
+        let response = self.client.send(Method::Post, &path, Body::Json(body), RequestTimeout::Search).await;
+        response.map_err(|error| self.failed(&error, Access::Read))
     }
 
-    fn unreadable(&self, error: &dyn std::error::Error, answer: &[u8]) -> Error {
-        self.failed(&client::foreign(200, error, answer), Access::Read)
+    fn unreadable(&self, error: &dyn std::error::Error, response: &[u8]) -> Error {
+        self.failed(&client::unexpected_response(200, error, response), Access::Read)
+    }
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(self, kind)
     }
 
     /// What the failure of a whole request means.
     fn failed(&self, error: &client::Error, access: Access) -> Error {
-        let store = self.to_string();
         let reason = error.to_string();
-        let (status, meaning) = match error {
-            client::Error::NoAnswer(_) | client::Error::Timeout(_) | client::Error::Truncated(_) => {
-                return Error::Unavailable { store, reason };
+        let (status, class) = match error {
+            client::Error::NoResponse(_) | client::Error::Timeout(_) | client::Error::Truncated(_) => {
+                return self.error(ErrorKind::Unavailable(reason));
             }
-            client::Error::Reported { status, kind, reason } => (*status, Meaning::of(*status, kind, reason)),
-            // A proxy's word counts for what proxies judge: size and credentials.
-            client::Error::Foreign { status: status @ (401 | 403 | 413), .. } => {
-                (*status, Meaning::of(*status, "", ""))
+            client::Error::Reported { status, kind, reason } => (*status, ErrorClass::of(*status, kind, reason)),
+            // Size and credentials are checked by proxies, too: their status counts.
+            client::Error::UnexpectedResponse { status: status @ (401 | 403 | 413), .. } => {
+                (*status, ErrorClass::of(*status, "", ""))
             }
-            client::Error::Foreign { status, .. } => (*status, Meaning::Busy),
+            client::Error::UnexpectedResponse { status, .. } => (*status, ErrorClass::Busy),
         };
-        match (meaning, access) {
-            (Meaning::TooLarge, _) => Error::TooLarge { store },
-            (Meaning::Blocked(Blocked::IndexMissing), Access::Read) => Error::Missing { store },
-            (Meaning::Blocked(cause), _) => Error::Blocked { store, cause, reason },
-            // Only a 400 is about what was sent; 404, 405 and the like are about where it went.
-            (Meaning::Refused, _) if status == 400 => Error::Refused { store, reason },
-            (Meaning::Busy, _) if status == OVERLOAD => Error::Busy { store, reason },
-            (Meaning::Refused | Meaning::Busy | Meaning::Conflict, _) => Error::Unavailable { store, reason },
-        }
+        self.error(match (class, access) {
+            (ErrorClass::TooLarge, _) => ErrorKind::TooLarge,
+            (ErrorClass::Blocked(Blocked::IndexMissing), Access::Read) => ErrorKind::Missing,
+            (ErrorClass::Blocked(cause), _) => ErrorKind::Blocked { cause, reason },
+            // Only a 400 is about the content of the request; 404, 405 and the like are about its path.
+            (ErrorClass::Refused, _) if status == 400 => ErrorKind::Refused(reason),
+            (ErrorClass::Busy, _) if status == OVERLOAD => ErrorKind::Busy(reason),
+            (ErrorClass::Refused | ErrorClass::Busy | ErrorClass::Conflict, _) => ErrorKind::Unavailable(reason),
+        })
     }
 }
 

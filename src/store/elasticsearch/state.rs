@@ -1,53 +1,48 @@
-//! What stands behind an alias: a pure reading of Elasticsearch's answer to `GET /ALIAS`.
+//! The state of an alias and its indices, read from Elasticsearch's response to `GET /ALIAS`. Pure.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::store::Origin;
+use crate::store::StoreMeta;
 
-/// What a name means in a cluster.
+/// What a name refers to in a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// Nothing has this name.
     Missing,
-    /// An index has it, where an alias is needed: an index cannot be swapped for a new one without a gap.
+    /// An index, where an alias is expected: replacing an index by a new one takes its name away for a time.
     Index(Index),
-    /// An alias of these indices, by name.
+    /// An alias of these indices, ordered by name.
     Alias(Vec<Index>),
 }
 
 /// One index behind an alias.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Index {
-    /// Its name.
-    pub index: String,
+    pub name: String,
     /// Whether writes to the alias go here.
     pub write_index: bool,
     /// The model and mapping it was made for; `None` if imgdex did not make it.
-    pub origin: Option<Origin>,
-    /// The fields that are not as the current mapping has them.
+    pub meta: Option<StoreMeta>,
+    /// How its mapping differs from the current one.
     pub differences: Vec<Difference>,
     /// The blocks that are set, such as `write` or `read_only_allow_delete`.
     pub blocks: Vec<String>,
 }
 
-/// A part of a mapping that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A part of a mapping, such as `properties.id.type`, that differs from the current mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The part, such as `properties.id.type`.
     pub part: String,
-    /// What the index has.
     pub found: String,
-    /// What the current mapping has.
     pub expected: String,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct IndexResponse {
     #[serde(default)]
-    aliases: BTreeMap<String, Alias>,
+    aliases: BTreeMap<String, AliasResponse>,
     #[serde(default)]
     mappings: Value,
     #[serde(default)]
@@ -55,33 +50,30 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Alias {
+struct AliasResponse {
     is_write_index: Option<bool>,
 }
 
-/// Reads the answer to `GET /NAME`.
-///
-/// # Errors
-/// When it is not such an answer.
-pub fn read(name: &str, answer: &[u8]) -> Result<State, serde_json::Error> {
-    let mut found: BTreeMap<String, Answer> = serde_json::from_slice(answer)?;
-    if let Some(answer) = found.remove(name) {
-        return Ok(State::Index(index(name, name, true, &answer)?));
+/// Reads the response to `GET /NAME`.
+pub fn read(name: &str, response: &[u8]) -> Result<State, serde_json::Error> {
+    let mut found: BTreeMap<String, IndexResponse> = serde_json::from_slice(response)?;
+    if let Some(response) = found.remove(name) {
+        return Ok(State::Index(index(name, name, true, &response)?));
     }
     let only = found.len() == 1;
-    let indices = found.iter().map(|(at, answer)| index(at, name, only, answer));
+    let indices = found.iter().map(|(index_name, response)| index(index_name, name, only, response));
     let indices = indices.collect::<Result<Vec<_>, _>>()?;
     Ok(if indices.is_empty() { State::Missing } else { State::Alias(indices) })
 }
 
-/// Elasticsearch takes the only index of an alias for its write index unless it is told otherwise.
-fn index(name: &str, alias: &str, only: bool, answer: &Answer) -> Result<Index, serde_json::Error> {
+/// Where `is_write_index` is absent, Elasticsearch writes to the only index of an alias.
+fn index(name: &str, alias: &str, only: bool, response: &IndexResponse) -> Result<Index, serde_json::Error> {
     Ok(Index {
-        index: name.to_owned(),
-        write_index: answer.aliases.get(alias).is_some_and(|alias| alias.is_write_index.unwrap_or(only)),
-        origin: Origin::deserialize(&answer.mappings["_meta"]).ok(),
-        differences: differences(&answer.mappings)?,
-        blocks: blocks(&answer.settings["index"]["blocks"]),
+        name: name.to_owned(),
+        write_index: response.aliases.get(alias).is_some_and(|alias| alias.is_write_index.unwrap_or(only)),
+        meta: StoreMeta::deserialize(&response.mappings["_meta"]).ok(),
+        differences: differences(&response.mappings)?,
+        blocks: blocks(&response.settings["index"]["blocks"]),
     })
 }
 
@@ -91,8 +83,8 @@ fn blocks(settings: &Value) -> Vec<String> {
     all.filter(|(_, value)| is_set(value)).map(|(name, _)| name.clone()).collect()
 }
 
-/// Compares what decides whether documents are taken and found as intended. Other settings of a field are left to the
-/// administrator, and servers leave out those that have their default.
+/// Compares the settings that decide whether documents are accepted and found as intended. Other settings of a field may
+/// be changed by the administrator, and a server leaves out those with their default value.
 fn differences(mapping: &Value) -> Result<Vec<Difference>, serde_json::Error> {
     let expected = super::mapping::current()?;
     let expected = &expected["mappings"];
@@ -121,27 +113,27 @@ mod tests {
 
     use super::*;
 
-    fn read_json(answer: &Value) -> State {
-        read("images", answer.to_string().as_bytes()).unwrap()
+    fn read_json(response: &Value) -> State {
+        read("images", response.to_string().as_bytes()).unwrap()
     }
 
-    fn origin() -> Origin {
-        Origin { model: "vgg16".into(), fingerprint: "f".into(), mapping_version: 1 }
+    fn meta() -> StoreMeta {
+        StoreMeta { model: "vgg16".into(), fingerprint: "f".into(), mapping_version: 1 }
     }
 
-    fn made() -> Value {
-        let mut body = super::super::mapping::index_body(&origin(), "images").unwrap();
+    fn created() -> Value {
+        let mut body = super::super::mapping::index_body(&meta(), "images").unwrap();
         body["settings"]["index"]["blocks"] = json!({ "write": "true", "read_only": "false" });
         body
     }
 
     #[test]
     fn an_alias_with_its_index() {
-        let State::Alias(indices) = read_json(&json!({ "images-v1": made() })) else { panic!("not an alias") };
+        let State::Alias(indices) = read_json(&json!({ "images-v1": created() })) else { panic!("not an alias") };
         let expected = Index {
-            index: "images-v1".into(),
+            name: "images-v1".into(),
             write_index: true,
-            origin: Some(origin()),
+            meta: Some(meta()),
             differences: vec![],
             blocks: vec!["write".into()],
         };
@@ -151,7 +143,7 @@ mod tests {
     #[test]
     fn nothing_or_an_index_of_that_name() {
         assert_eq!(read_json(&json!({})), State::Missing);
-        assert!(matches!(read_json(&json!({ "images": made() })), State::Index(index) if index.index == "images"));
+        assert!(matches!(read_json(&json!({ "images": created() })), State::Index(index) if index.name == "images"));
         assert!(read("images", b"<html>").is_err());
     }
 
@@ -164,27 +156,27 @@ mod tests {
             (2, Value::Null, false),
             (2, json!(true), true),
         ] {
-            let mut first = made();
+            let mut first = created();
             first["aliases"]["images"]["is_write_index"] = flag.clone();
-            let mut answer = json!({ "a": first });
+            let mut response = json!({ "a": first });
             if count == 2 {
-                answer["b"] = json!({ "aliases": { "images": {} } });
+                response["b"] = json!({ "aliases": { "images": {} } });
             }
-            let State::Alias(indices) = read_json(&answer) else { panic!("not an alias") };
+            let State::Alias(indices) = read_json(&response) else { panic!("not an alias") };
             assert_eq!(indices[0].write_index, expected, "{count} {flag}");
         }
     }
 
     #[test]
-    fn a_foreign_index_is_told_apart() {
-        let mut foreign = made();
+    fn an_index_that_imgdex_did_not_make_is_recognised() {
+        let mut foreign = created();
         foreign["mappings"]["_meta"] = json!({ "model": "vgg16" });
         foreign["mappings"]["dynamic"] = json!("true");
         foreign["mappings"]["properties"]["id"] = json!({ "type": "text" });
         foreign["mappings"]["properties"]["image_vector"]["dims"] = json!(4);
         foreign["mappings"]["properties"].as_object_mut().unwrap().remove("url");
         let State::Alias(indices) = read_json(&json!({ "x": foreign })) else { panic!("not an alias") };
-        assert_eq!(indices[0].origin, None);
+        assert_eq!(indices[0].meta, None);
         let differences: Vec<_> =
             indices[0].differences.iter().map(|d| (d.part.as_str(), d.found.as_str(), d.expected.as_str())).collect();
         assert_eq!(

@@ -1,6 +1,5 @@
-//! Connections to the file: what it must be, how it is made, and what a failure means.
+//! Connections to the file: its schema, how it is created, and what it has to be.
 
-use std::collections::TryReserveError;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use super::matrix::Matrix;
+use super::error::Error;
 use crate::model::manifest::Manifest;
-use crate::store::{Blocked, Error, Origin};
+use crate::store::{self, ErrorKind, StoreMeta};
 
-/// Says in the file's header whose it is: "imgd".
+/// SQLite's `application_id` in the file's header: "imgd".
 const APPLICATION_ID: i32 = 0x696d_6764;
-/// The version of [`SCHEMA`], which is in the header, too.
+/// The version of [`SCHEMA`], kept as `user_version` in the header.
 const FORMAT: i32 = 1;
-/// How long SQLite waits for another process's transaction. A batch of 500 takes a fraction of a second; longer than
-/// this, and somebody holds the file open in a transaction.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long SQLite waits for another process's transaction. A batch of 500 takes a fraction of a second, so a process
+/// that holds the lock for longer than this does not write batches.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `seq` numbers the batches. A row has that of the batch that wrote it last, by which a reader finds what it has not
-/// seen; a row of `tombstones` keeps an older write of its id from bringing it back, however late that comes, so they
-/// are kept for ever (some 50 bytes each). The vector is little-endian float32 and comes last, because SQLite walks
-/// through a long row from the front.
+/// `seq` numbers the batches. Each row has the number of the batch that wrote it last, by which a reader finds the rows
+/// that it has not seen. A row of `tombstones` keeps an older write of its id from restoring the document. Such a write
+/// may come at any time later, so tombstones are kept for ever (some 50 bytes each). The vector is little-endian float32
+/// and the last column, because SQLite reads a long row from its start.
 const SCHEMA: &str = "
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -60,134 +59,128 @@ CREATE TABLE tombstones (
 CREATE INDEX tombstones_seq ON tombstones (seq);
 ";
 
-/// Where the file is.
+/// The path of the file.
 pub(super) struct Location {
-    /// As it was given, for people.
+    /// As the user gave it, for messages.
     given: PathBuf,
-    /// Absolute, so that it means a file to SQLite whatever it is: `:memory:` would not.
+    /// Absolute, so that SQLite takes every name for a file: `:memory:` alone would not be one.
     path: PathBuf,
 }
 
 /// A connection to a file that is a store.
 pub(super) struct File {
     pub(super) connection: Connection,
-    pub(super) origin: Origin,
+    pub(super) meta: StoreMeta,
     /// Values in a vector.
     pub(super) dims: usize,
-    /// What searches read; empty in a connection that does not search.
-    pub(super) matrix: Matrix,
-    identity: Identity,
 }
 
-/// Device and inode: a connection stays with its file when another one takes its place.
+/// Device and inode of the file behind a connection. A connection stays with its file when another file takes its name.
 type Identity = (u64, u64);
 
-/// Why a step failed, before the store's name is added.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("no memory for the vectors: {0}")]
-    Memory(#[from] TryReserveError),
-    #[error("document {id:?} is damaged: {reason}")]
-    Damaged { id: String, reason: String },
-    #[error("{0}")]
-    Refused(String),
-    #[error("there is no document {0:?} with a vector")]
-    UnknownId(String),
+/// A connection that is opened on first use and kept, as a [`File`] or as something made from one.
+pub(super) struct ConnectionSlot<C = File>(Mutex<Option<(Identity, C)>>);
+
+impl<C> Default for ConnectionSlot<C> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
 }
 
-/// A connection that is made when it is needed and kept.
-#[derive(Default)]
-pub(super) struct Slot(Mutex<Option<File>>);
-
-impl Slot {
-    /// Works with the file, one caller at a time; `None` where it does not exist. After a failure of SQLite or a panic
-    /// the next call starts afresh.
+impl<C: From<File>> ConnectionSlot<C> {
+    /// Runs `work` on the connection, one caller at a time; `None` where the file does not exist. After a failure of
+    /// SQLite or a panic the next call opens a new connection.
     pub(super) fn with<T>(
         &self,
         location: &Location,
-        work: impl FnOnce(&mut File) -> Result<T, Failure>,
-    ) -> Result<Option<T>, Error> {
-        // What a panic left behind was taken out below and is gone.
+        work: impl FnOnce(&mut C) -> Result<T, Error>,
+    ) -> Result<Option<T>, store::Error> {
+        // A connection is taken out while it is in use, so a panic leaves nothing behind a poisoned lock.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = kept.take().filter(|file| location.identity().is_ok_and(|now| now == Some(file.identity)));
-        let Some(mut file) = file.map_or_else(|| location.connect(), |file| Ok(Some(file)))? else { return Ok(None) };
-        let result = work(&mut file);
-        if matches!(result, Ok(_) | Err(Failure::Refused(_) | Failure::UnknownId(_))) {
-            *kept = Some(file);
+        let current = kept.take().filter(|(identity, _)| location.identity().is_ok_and(|now| now == Some(*identity)));
+        let opened = match current {
+            Some(current) => Some(current),
+            None => location.connect()?.map(|(identity, file)| (identity, C::from(file))),
+        };
+        let Some((identity, mut connection)) = opened else { return Ok(None) };
+        let result = work(&mut connection);
+        if matches!(result, Ok(_) | Err(Error::Refused(_) | Error::UnknownId(_))) {
+            *kept = Some((identity, connection));
         }
-        result.map(Some).map_err(|failure| location.error(failure))
+        result.map(Some).map_err(|error| location.error(error.into()))
     }
 }
 
 /// What a SQLite file is.
-enum Nature {
-    /// Nothing yet.
+enum FileKind {
+    /// An empty database, which counts as missing.
     Empty,
     Store {
-        origin: Origin,
+        meta: StoreMeta,
         dims: usize,
     },
+    /// A store of a later [`FORMAT`].
     Newer(i32),
+    /// A database of another program.
     Foreign,
 }
 
 impl Location {
-    pub(super) fn new(path: &Path) -> Result<Self, Error> {
-        let absolute = std::path::absolute(path)
-            .map_err(|error| Error::Address { store: format!("sqlite:{}", path.display()), reason: error.to_string() });
+    pub(super) fn new(path: &Path) -> Result<Self, store::Error> {
+        let absolute = std::path::absolute(path).map_err(|error| {
+            store::Error::new(&format_args!("sqlite:{}", path.display()), ErrorKind::Address(error.to_string()))
+        });
         Ok(Self { given: path.to_owned(), path: absolute? })
     }
 
     /// Connects to the store; `None` where there is no file or an empty one.
-    fn connect(&self) -> Result<Option<File>, Error> {
+    fn connect(&self) -> Result<Option<(Identity, File)>, store::Error> {
         let Some(identity) = self.identity().map_err(|error| self.io(&error))? else { return Ok(None) };
         self.check_size()?;
         let opened = self.open(OpenFlags::empty()).and_then(|mut connection| {
-            let nature = Nature::of(&connection.transaction()?)?;
-            Ok((connection, nature))
+            let kind = FileKind::of(&connection.transaction()?)?;
+            Ok((connection, kind))
         });
-        let (connection, nature) = opened.map_err(|error| self.error(error.into()))?;
-        let Some((origin, dims)) = self.accept(nature)? else { return Ok(None) };
-        Ok(Some(File { connection, origin, dims, matrix: Matrix::new(dims), identity }))
+        let (connection, kind) = opened.map_err(|error| self.sqlite(error))?;
+        let accepted = self.accept(kind)?;
+        Ok(accepted.map(|(meta, dims)| (identity, File { connection, meta, dims })))
     }
 
-    /// Makes the store where it is missing, and the folders above it. The tables come in one transaction, so whoever
-    /// looks in between or after a crash finds an empty file, which counts as missing.
-    pub(super) fn create(&self, model: &Manifest) -> Result<(), Error> {
+    /// Creates the store where it is missing, and the folders above it. One transaction makes the tables, so a reader in
+    /// between, or after a crash, finds an empty file, which counts as missing.
+    pub(super) fn create(&self, model: &Manifest, mapping_version: u32) -> Result<(), store::Error> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder).map_err(|error| self.io(&error))?;
         }
         self.check_size()?;
-        let made = self.open(OpenFlags::SQLITE_OPEN_CREATE).and_then(|mut connection| {
-            // A look first: nothing is changed in a file that is something else.
-            let nature = Nature::of(&connection.transaction()?)?;
-            let Nature::Empty = nature else { return Ok(nature) };
+        let created = self.open(OpenFlags::SQLITE_OPEN_CREATE).and_then(|mut connection| {
+            // Read first: a file of another kind must not be changed.
+            let kind = FileKind::of(&connection.transaction()?)?;
+            let FileKind::Empty = kind else { return Ok(kind) };
             prepare(&connection)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if let Nature::Empty = Nature::of(&transaction)? {
-                fill(&transaction, &Origin::new(model), model.dims)?;
+            if let FileKind::Empty = FileKind::of(&transaction)? {
+                create_tables(&transaction, &StoreMeta::new(model, mapping_version), model.dims)?;
             }
-            let nature = Nature::of(&transaction)?;
+            let kind = FileKind::of(&transaction)?;
             transaction.commit()?;
-            Ok(nature)
+            Ok(kind)
         });
-        let nature = made.map_err(|error| self.error(error.into()))?;
-        match self.accept(nature)? {
-            Some((origin, _)) => origin.check(model, self),
-            None => Err(Error::Io { store: self.to_string(), reason: "it stayed empty".to_owned() }),
+        let kind = created.map_err(|error| self.sqlite(error))?;
+        match self.accept(kind)? {
+            Some((meta, _)) => meta.check(model, mapping_version, self),
+            None => Err(self.error(ErrorKind::Io("it stayed empty".to_owned()))),
         }
     }
 
-    /// Refuses a file that is too short to be a database: SQLite takes it for an empty one. Only the size is asked for,
-    /// because to open and close the file here would take away the locks that this process's other connections hold on
-    /// it (POSIX locks; "How To Corrupt An SQLite Database File", section 2.2).
-    fn check_size(&self) -> Result<(), Error> {
-        /// The least page size of SQLite.
-        const LEAST: u64 = 512;
+    /// Refuses a file that is too short to be a database: SQLite takes it for an empty one. Only the size is looked up.
+    /// Opening and closing the file here would drop the locks that this process's other connections hold on it (POSIX
+    /// locks; "How To Corrupt An SQLite Database File", section 2.2).
+    fn check_size(&self) -> Result<(), store::Error> {
+        /// The smallest page size of SQLite.
+        const SMALLEST: u64 = 512;
         match fs::metadata(&self.path) {
-            Ok(metadata) if metadata.is_file() && (1..LEAST).contains(&metadata.len()) => {
+            Ok(metadata) if metadata.is_file() && (1..SMALLEST).contains(&metadata.len()) => {
                 Err(self.io(&io::Error::other("file is not a database; name another one")))
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io(&error)),
@@ -199,33 +192,30 @@ impl Location {
         // Each connection is used by one thread at a time, so SQLite need not lock it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // In WAL mode the commit is synced only with FULL.
         connection.pragma_update(None, "synchronous", "FULL")?;
         // In KiB: enough for the inner pages of the id index of some million documents.
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
-        // A large batch makes the log grow; it need not stay so.
+        // A large batch makes the log grow; this truncates it afterwards.
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         Ok(connection)
     }
 
-    fn accept(&self, nature: Nature) -> Result<Option<(Origin, usize)>, Error> {
-        let mismatch = |what, found: String, expected: String, advice: &str| {
-            Err(Error::Mismatch { store: self.to_string(), what, found, expected, advice: advice.to_owned() })
-        };
-        match nature {
-            Nature::Empty => Ok(None),
-            Nature::Store { origin, dims } => Ok(Some((origin, dims))),
-            Nature::Newer(found) => {
-                mismatch("its format", found.to_string(), format!("at most {FORMAT}"), "use a newer imgdex")
+    fn accept(&self, kind: FileKind) -> Result<Option<(StoreMeta, usize)>, store::Error> {
+        let mismatch = match kind {
+            FileKind::Empty => return Ok(None),
+            FileKind::Store { meta, dims } => return Ok(Some((meta, dims))),
+            FileKind::Newer(found) => {
+                let (found, expected) = (found.to_string(), format!("at most {FORMAT}"));
+                ErrorKind::mismatch("its format", found, expected, "use a newer imgdex")
             }
-            Nature::Foreign => mismatch(
-                "the file",
-                "a SQLite database of another program".to_owned(),
-                "a store of imgdex".to_owned(),
-                "name another file",
-            ),
-        }
+            FileKind::Foreign => {
+                let found = "a SQLite database of another program";
+                ErrorKind::mismatch("the file", found, "a store of imgdex", "name another file")
+            }
+        };
+        Err(self.error(mismatch))
     }
 
     fn identity(&self) -> io::Result<Option<Identity>> {
@@ -236,47 +226,28 @@ impl Location {
         }
     }
 
-    fn io(&self, error: &io::Error) -> Error {
-        Error::Io { store: self.to_string(), reason: error.to_string() }
+    fn io(&self, error: &io::Error) -> store::Error {
+        self.error(ErrorKind::Io(error.to_string()))
     }
 
-    /// What a failure means to the store's user.
-    fn error(&self, failure: Failure) -> Error {
-        let (store, reason) = (self.to_string(), failure.to_string());
-        let code = match failure {
-            Failure::Refused(reason) => return Error::Refused { store, reason },
-            Failure::UnknownId(id) => return Error::UnknownId { store, id },
-            Failure::Memory(_) => return Error::Unavailable { store, reason },
-            Failure::Damaged { .. } => return Error::Io { store, reason },
-            Failure::Sqlite(error) => error.sqlite_error_code(),
-        };
-        match code {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-                Error::Unavailable { store, reason: format!("another process is writing to it: {reason}") }
-            }
-            Some(ErrorCode::OutOfMemory) => Error::Unavailable { store, reason },
-            Some(ErrorCode::DiskFull) => Error::Blocked { store, cause: Blocked::WriteBlock, reason },
-            Some(ErrorCode::ReadOnly) => {
-                let advice =
-                    "even reading needs write permission for the file and its folder, where SQLite keeps its log";
-                Error::Blocked { store, cause: Blocked::WriteBlock, reason: format!("{reason}; {advice}") }
-            }
-            Some(ErrorCode::PermissionDenied) => Error::Blocked { store, cause: Blocked::Unauthorized, reason },
-            Some(ErrorCode::TooBig) => Error::TooLarge { store },
-            _ => Error::Io { store, reason },
-        }
+    fn sqlite(&self, error: rusqlite::Error) -> store::Error {
+        self.error(Error::from(error).into())
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind) -> store::Error {
+        store::Error::new(self, kind)
     }
 }
 
-/// `sqlite:PATH`, as it was given.
+/// `sqlite:PATH`, as the user gave it.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sqlite:{}", self.given.display())
     }
 }
 
-impl Nature {
-    /// Looks at the header and the tables in one transaction, or another process could make the store in between.
+impl FileKind {
+    /// Reads the header and the tables in one transaction, or another process could create the store in between.
     fn of(transaction: &Transaction<'_>) -> rusqlite::Result<Self> {
         let header = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let (application, format) = (header("application_id")?, header("user_version")?);
@@ -289,18 +260,18 @@ impl Nature {
             return Ok(Self::Newer(format));
         }
         transaction.query_row("SELECT model, fingerprint, mapping_version, dims FROM meta", [], |row| {
-            let origin = Origin { model: row.get(0)?, fingerprint: row.get(1)?, mapping_version: row.get(2)? };
-            Ok(Self::Store { origin, dims: row.get::<_, u32>(3)? as usize })
+            let meta = StoreMeta { model: row.get(0)?, fingerprint: row.get(1)?, mapping_version: row.get(2)? };
+            Ok(Self::Store { meta, dims: row.get::<_, u32>(3)? as usize })
         })
     }
 }
 
-/// Sets what is set once, in an empty file.
+/// Sets the page size and the journal mode, which are set once, in an empty file.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // A document of 512 features takes about 2.4 KB: three in a page, where the default of 4 KB holds one.
     connection.pragma_update(None, "page_size", 8192)?;
-    // SQLite does not wait for locks in this statement, and another process may be making the same store.
-    let deadline = Instant::now() + PATIENCE;
+    // SQLite does not wait for locks in this statement, and another process may be creating the same store.
+    let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
         let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
         match mode {
@@ -317,11 +288,11 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-fn fill(transaction: &Transaction<'_>, origin: &Origin, dims: usize) -> rusqlite::Result<()> {
+fn create_tables(transaction: &Transaction<'_>, meta: &StoreMeta, dims: usize) -> rusqlite::Result<()> {
     transaction.execute_batch(SCHEMA)?;
     transaction.execute(
         "INSERT INTO meta (one, model, fingerprint, mapping_version, dims, seq) VALUES (1, ?1, ?2, ?3, ?4, 0)",
-        (&origin.model, &origin.fingerprint, origin.mapping_version, dims as i64),
+        (&meta.model, &meta.fingerprint, meta.mapping_version, dims as i64),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)

@@ -1,4 +1,4 @@
-//! The vectors in memory: what is scanned, kept equal to the file.
+//! The copy of the file's vectors that a search scans.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 
 use rusqlite::Transaction;
 
-use super::file::Failure;
+use super::error::Error;
 use super::rows;
 use super::scan::{LANES, Memory};
 use super::terms::Terms;
 
-/// Rows in one piece of memory: 32 MiB for 512 features. Memory is added in pieces, because a single one would have to be
-/// copied to grow, and taken twice meanwhile.
+/// Rows in one piece of memory: 32 MiB for 512 features. Memory is added in pieces, because a single buffer would have to
+/// be copied to grow, which takes twice its memory.
 pub(super) const PIECE: usize = 16_384;
 
-/// The documents that have a vector, in no order.
+/// The documents that have a vector, one per row, in no order.
 pub(super) struct Matrix {
     dims: usize,
-    /// The batch up to which this equals the file; `None` before the first search.
+    /// The number of the last batch that was read from the file; `None` before the first search.
     seq: Option<i64>,
     pieces: Vec<Memory>,
     ids: Vec<Arc<str>>,
     terms: Vec<Terms>,
-    /// 1 / L2 norm of each row: a stored vector is a unit vector to 1e-4 only.
+    /// 1 / L2 norm of each row: the norm of a stored vector is 1 to within 1e-4 only.
     inverse_norms: Vec<f32>,
     rows: HashMap<Arc<str>, usize>,
 }
@@ -78,24 +78,24 @@ impl Matrix {
         &self.pieces[piece].values()[first * stride..(first + rows.len()) * stride]
     }
 
-    /// Reads from the file what changed since the last time. A failure in between does no harm: the same changes are
-    /// read again the next time.
-    pub(super) fn sync(&mut self, file: &Transaction<'_>) -> Result<(), Failure> {
+    /// Reads the changes since the last call from the file. A failure in between does no harm: the next call reads the
+    /// same changes again.
+    pub(super) fn sync(&mut self, file: &Transaction<'_>) -> Result<(), Error> {
         let seq: i64 = file.query_row("SELECT seq FROM meta", [], |row| row.get(0))?;
         match self.seq {
             Some(seen) if seen == seq => {}
             Some(seen) if seen < seq => {
-                let mut gone = file.prepare_cached("SELECT id FROM tombstones WHERE seq > ?1")?;
-                let mut gone = gone.query([seen])?;
-                while let Some(row) = gone.next()? {
+                let mut deleted = file.prepare_cached("SELECT id FROM tombstones WHERE seq > ?1")?;
+                let mut deleted = deleted.query([seen])?;
+                while let Some(row) = deleted.next()? {
                     self.remove(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
                 }
                 self.read(file, "SELECT id, collection, metadata, vector FROM documents WHERE seq > ?1", [seen])?;
             }
-            // The first time, or somebody put an older copy of the file's contents back.
+            // The first call, or the file's contents were replaced by an older copy.
             _ => {
                 *self = Self::new(self.dims);
-                // Not by way of the index on seq, which would jump through the file.
+                // A scan of the table, not of the index on seq, which would read the rows in random order.
                 self.read(file, "SELECT id, collection, metadata, vector FROM documents", [])?;
             }
         }
@@ -103,7 +103,7 @@ impl Matrix {
         Ok(())
     }
 
-    fn read(&mut self, file: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), Failure> {
+    fn read(&mut self, file: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), Error> {
         let mut statement = file.prepare_cached(sql)?;
         let mut found = statement.query(params)?;
         while let Some(row) = found.next()? {
@@ -120,7 +120,7 @@ impl Matrix {
         Ok(())
     }
 
-    fn put(&mut self, id: &str, vector: &[f32], terms: Terms) -> Result<(), Failure> {
+    fn put(&mut self, id: &str, vector: &[f32], terms: Terms) -> Result<(), Error> {
         let norm = vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let inverse_norm = (1.0 / norm) as f32;
         let row = if let Some(row) = self.row_of(id) {
@@ -145,7 +145,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The last row takes the place of the one that goes.
+    /// Removes a row by moving the last row into its place.
     fn remove(&mut self, id: &str) {
         let Some(row) = self.rows.remove(id) else { return };
         let last = self.len() - 1;

@@ -1,18 +1,20 @@
 //! The embedded store: SQLite on disk, an exact scan in memory.
 //!
-//! The file is the truth; a search reads a copy of its vectors that `matrix` keeps in memory and brings up to date
-//! before every search, from the same snapshot of the file that its answer is made of. So writes of this process and of
-//! others are seen at once, and every answer is one moment of the store.
+//! A search scans a copy of the file's vectors that `matrix` keeps in memory. Before every search the copy is brought up
+//! to date from the same snapshot of the file that the hits are read from. So each search sees all committed writes, of
+//! this process and of others, and its hits are of one state of the store.
 //!
 //! | part | what it is |
 //! |---|---|
-//! | `file` | connections: the schema, what a file is, what a failure means |
+//! | `file` | connections: the schema, and what a file has to be |
+//! | `error` | what a failure means |
 //! | `rows` | the SQL of documents |
-//! | `matrix` | the vectors in memory, with what filters look at |
-//! | `terms` | metadata as Elasticsearch's `flattened` field has it |
+//! | `matrix` | the vectors in memory, with the terms that filters compare |
+//! | `terms` | metadata by the rules of Elasticsearch's `flattened` field |
 //! | `search` | the nearest rows: scanned in float32, decided in float64 |
 //! | `scan` | the vector kernels; the only unsafe code |
 
+mod error;
 mod file;
 mod matrix;
 mod rows;
@@ -24,112 +26,113 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::file::{Location, Slot};
-use super::{Blocked, Document, Error, Hit, Origin, Query, Write, Written};
+use self::file::{ConnectionSlot, File, Location};
+use self::search::Searcher;
+use super::{Blocked, Document, Error, ErrorKind, Hit, Query, StoreMeta, Write, WriteOutcome};
 use crate::model::manifest::Manifest;
 
 /// A SQLite file.
 ///
-/// Everything that touches it runs on Tokio's threads for blocking work. A call that is dropped runs to its end there; a
-/// batch is then written as a whole all the same.
+/// All access runs on Tokio's threads for blocking work. A call whose future is dropped still runs to its end there, so a
+/// batch is always written as a whole.
 pub struct Embedded {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     location: Location,
-    /// SQLite has one writer at a time; waiting for it here is fairer than SQLite's sleeping.
-    writer: Slot,
+    /// SQLite has one writer at a time. Waiting for this lock is fairer than SQLite's own waiting, which polls.
+    writer: ConnectionSlot,
     /// For look-ups, which need not wait for a search.
-    reader: Slot,
+    reader: ConnectionSlot,
     /// For searches, one after the other: each uses all cores and is bound by the memory.
-    searcher: Slot,
+    searcher: ConnectionSlot<Searcher>,
 }
 
 impl Embedded {
     /// See [`super::Store::open`].
     ///
     /// # Errors
-    /// [`Error::Address`] for a path that cannot be made absolute: an empty one, or a relative one without a current
+    /// [`ErrorKind::Address`] for a path that cannot be made absolute: an empty one, or a relative one without a current
     /// folder.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let location = Location::new(path)?;
-        let (writer, reader, searcher) = (Slot::default(), Slot::default(), Slot::default());
+        let (writer, reader, searcher) = Default::default();
         Ok(Self { inner: Arc::new(Inner { location, writer, reader, searcher }) })
     }
 
-    /// See [`super::Store::origin`]. An empty file is a store that does not exist yet.
+    /// See [`super::Store::meta`]. An empty file is a store that does not exist yet.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a file of another program or a newer imgdex; see [`Error`] for the rest.
-    pub async fn origin(&self) -> Result<Option<Origin>, Error> {
-        self.blocking(|inner| inner.reader.with(&inner.location, |file| Ok(file.origin.clone()))).await
+    /// [`ErrorKind::Mismatch`] for a file of another program or a newer imgdex.
+    pub async fn meta(&self) -> Result<Option<StoreMeta>, Error> {
+        self.blocking(|inner| inner.reader.with(&inner.location, |file| Ok(file.meta.clone()))).await
     }
 
-    /// See [`super::Store::create`]. Makes the folders above it, too.
+    /// See [`super::Store::create`]. Creates the folders above the file, too.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] where the file is something else; see [`Error`] for the rest.
-    pub async fn create(&self, model: &Manifest) -> Result<(), Error> {
+    /// [`ErrorKind::Mismatch`] where the file is something else.
+    pub async fn create(&self, model: &Manifest, mapping_version: u32) -> Result<(), Error> {
         let model = model.clone();
-        self.blocking(move |inner| inner.location.create(&model)).await
+        self.blocking(move |inner| inner.location.create(&model, mapping_version)).await
     }
 
-    /// See [`super::Store::write`]. The batch is one transaction: when this returns, all of it is on the disk, or, after
-    /// an error, none.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn write(&self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+    /// See [`super::Store::write`]. The batch is one transaction: on success all of it is on the disk, on an error
+    /// nothing.
+    pub async fn write(&self, batch: &[Write]) -> Result<Vec<WriteOutcome>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let batch = batch.to_vec();
         self.blocking(move |inner| {
-            let written = inner.writer.with(&inner.location, |file| rows::write(file, &batch))?;
-            // To a writer a missing store is a pause, as in Elasticsearch: whoever makes it ends the pause.
-            written.ok_or_else(|| Error::Blocked {
-                store: inner.location.to_string(),
-                cause: Blocked::IndexMissing,
-                reason: "the file does not exist".to_owned(),
+            let outcomes = inner.writer.with(&inner.location, |file| rows::write(file, &batch))?;
+            // As in Elasticsearch, a missing store pauses a writer until the store is created.
+            outcomes.ok_or_else(|| {
+                let reason = "the file does not exist".to_owned();
+                inner.location.error(ErrorKind::Blocked { cause: Blocked::IndexMissing, reason })
             })
         })
         .await
     }
 
     /// See [`super::Store::get`].
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
         let id = id.to_owned();
-        self.blocking(move |inner| inner.read(&inner.reader, |file| rows::get(file, &id))).await
+        self.read(move |file| rows::get(file, &id)).await
     }
 
     /// See [`super::Store::search`]. Always exact, `approximate` or not.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn search(&self, query: &Query) -> Result<Vec<Hit>, Error> {
         let query = query.clone();
-        self.blocking(move |inner| inner.read(&inner.searcher, |file| search::hits(file, &query))).await
+        self.blocking(move |inner| {
+            let hits = inner.searcher.with(&inner.location, |searcher| searcher.hits(&query))?;
+            hits.ok_or_else(|| inner.location.error(ErrorKind::Missing))
+        })
+        .await
     }
 
     /// See [`super::Store::count`].
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn count(&self) -> Result<u64, Error> {
-        self.blocking(|inner| inner.read(&inner.reader, |file| rows::count(file))).await
+        self.read(|file| rows::count(file)).await
     }
 
-    /// See [`super::Store::page`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn page(&self, after: Option<&str>, size: usize) -> Result<Vec<Document>, Error> {
+    /// See [`super::Store::list`].
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
         let after = after.map(ToOwned::to_owned);
-        self.blocking(move |inner| inner.read(&inner.reader, |file| rows::page(file, after.as_deref(), size))).await
+        self.read(move |file| rows::list(file, after.as_deref(), limit)).await
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&File) -> Result<T, error::Error> + Send + 'static,
+    {
+        self.blocking(move |inner| {
+            let found = inner.reader.with(&inner.location, |file| work(file))?;
+            found.ok_or_else(|| inner.location.error(ErrorKind::Missing))
+        })
+        .await
     }
 
     async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
@@ -141,15 +144,8 @@ impl Embedded {
         let result = tokio::task::spawn_blocking(move || work(&inner)).await;
         result.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(cancelled) => Err(Error::Unavailable { store: self.to_string(), reason: cancelled.to_string() }),
+            Err(cancelled) => Err(Error::new(self, ErrorKind::Unavailable(cancelled.to_string()))),
         })
-    }
-}
-
-impl Inner {
-    fn read<T>(&self, slot: &Slot, work: impl FnOnce(&mut file::File) -> Result<T, file::Failure>) -> Result<T, Error> {
-        let found = slot.with(&self.location, work)?;
-        found.ok_or_else(|| Error::Missing { store: self.location.to_string() })
     }
 }
 

@@ -4,9 +4,10 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 use serde_json::{Map, Value};
 
-use super::file::{Failure, File};
+use super::error::Error;
+use super::file::File;
 use crate::embedding::Embedding;
-use crate::store::{Document, Write, Written};
+use crate::store::{Document, Write, WriteOutcome};
 
 /// The columns that [`document`] reads, in its order.
 macro_rules! columns {
@@ -15,16 +16,16 @@ macro_rules! columns {
     };
 }
 
-/// What a hit shows of its document.
-pub(super) struct Shown {
+/// The fields of a document that a hit has.
+pub(super) struct HitFields {
     pub(super) url: String,
     pub(super) collection: String,
     pub(super) metadata: Map<String, Value>,
 }
 
 /// Writes a batch in one transaction.
-pub(super) fn write(file: &mut File, batch: &[Write]) -> Result<Vec<Written>, Failure> {
-    // Immediate: one that begins by reading could find at its first write that another process was there before.
+pub(super) fn write(file: &mut File, batch: &[Write]) -> Result<Vec<WriteOutcome>, Error> {
+    // Immediate: a transaction that begins by reading fails at its first write if another process wrote in between.
     let transaction = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let seq = transaction.query_row("UPDATE meta SET seq = seq + 1 RETURNING seq", [], |row| row.get(0))?;
     let written = batch.iter().map(|write| match write {
@@ -36,7 +37,7 @@ pub(super) fn write(file: &mut File, batch: &[Write]) -> Result<Vec<Written>, Fa
     Ok(written)
 }
 
-fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64) -> Result<Written, Failure> {
+fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64) -> Result<WriteOutcome, Error> {
     let embedding = document.embedding.as_ref();
     if let Some(found) = embedding.map(Embedding::dims).filter(|found| *found != dims) {
         return Ok(rejected("vector", format!("the vector has {found} values; this store's have {dims}")));
@@ -50,7 +51,7 @@ fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64
         Err(error) => return Ok(rejected("metadata", error.to_string())),
     };
     if is_stale(transaction, &document.id, version)? {
-        return Ok(Written::Stale);
+        return Ok(WriteOutcome::Stale);
     }
     let mut statement = transaction.prepare_cached(
         "INSERT INTO documents VALUES (:id, :seq, :version, :url, :collection, :width, :height, :bytes, :format, \
@@ -76,24 +77,25 @@ fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64
         ":vector": embedding.map(|embedding| encode(embedding.as_slice())),
     })?;
     transaction.prepare_cached("DELETE FROM tombstones WHERE id = ?1")?.execute([&document.id])?;
-    Ok(Written::Indexed)
+    Ok(WriteOutcome::Indexed)
 }
 
-fn delete(transaction: &Transaction<'_>, id: &str, version: u64, seq: i64) -> Result<Written, Failure> {
+fn delete(transaction: &Transaction<'_>, id: &str, version: u64, seq: i64) -> Result<WriteOutcome, Error> {
     let Ok(version) = i64::try_from(version) else {
         return Ok(rejected("number", "version is above 2^63 - 1".to_owned()));
     };
     if is_stale(transaction, id, version)? {
-        return Ok(Written::Stale);
+        return Ok(WriteOutcome::Stale);
     }
     transaction.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([id])?;
-    let mut bury =
+    let mut insert_tombstone =
         transaction.prepare_cached("INSERT OR REPLACE INTO tombstones (id, seq, version) VALUES (?1, ?2, ?3)")?;
-    bury.execute(params![id, seq, version])?;
-    Ok(Written::Deleted)
+    insert_tombstone.execute(params![id, seq, version])?;
+    Ok(WriteOutcome::Deleted)
 }
 
-/// As Elasticsearch's `external_gte`: an equal version is taken, so that sending the same batch again is harmless.
+/// Whether a newer version is stored. As with Elasticsearch's `external_gte`, an equal version is written, so that
+/// sending the same batch again is harmless.
 fn is_stale(transaction: &Transaction<'_>, id: &str, version: i64) -> rusqlite::Result<bool> {
     let mut statement = transaction.prepare_cached(
         "SELECT version FROM documents WHERE id = ?1 UNION ALL SELECT version FROM tombstones WHERE id = ?1",
@@ -102,31 +104,30 @@ fn is_stale(transaction: &Transaction<'_>, id: &str, version: i64) -> rusqlite::
     Ok(stored.is_some_and(|stored| stored > version))
 }
 
-fn rejected(kind: &str, reason: String) -> Written {
-    Written::Rejected { kind: kind.to_owned(), reason }
+fn rejected(kind: &str, reason: String) -> WriteOutcome {
+    WriteOutcome::Rejected { kind: kind.to_owned(), reason }
 }
 
 /// One document, without its vector.
-pub(super) fn get(file: &File, id: &str) -> Result<Option<Document>, Failure> {
+pub(super) fn get(file: &File, id: &str) -> Result<Option<Document>, Error> {
     let mut statement =
         file.connection.prepare_cached(concat!("SELECT ", columns!(), " FROM documents WHERE id = ?1"))?;
     Ok(statement.query_row([id], document).optional()?)
 }
 
-/// How many documents there are.
-pub(super) fn count(file: &File) -> Result<u64, Failure> {
+pub(super) fn count(file: &File) -> Result<u64, Error> {
     Ok(file.connection.query_row("SELECT count(*) FROM documents", [], |row| unsigned(row, 0))?)
 }
 
-/// Documents with their vectors, by id, after the given one.
-pub(super) fn page(file: &File, after: Option<&str>, size: usize) -> Result<Vec<Document>, Failure> {
+/// Documents with their vectors, ordered by id, after the given id.
+pub(super) fn list(file: &File, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
     let mut statement = file.connection.prepare_cached(concat!(
         "SELECT ",
         columns!(),
         ", vector FROM documents WHERE id > ?1 ORDER BY id LIMIT ?2"
     ))?;
-    let limit = i64::try_from(size).unwrap_or(i64::MAX);
-    // No id is empty, so all come after the empty one.
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // No id is empty, so every id comes after the empty text.
     let mut rows = statement.query(params![after.unwrap_or(""), limit])?;
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {
@@ -139,11 +140,11 @@ pub(super) fn page(file: &File, after: Option<&str>, size: usize) -> Result<Vec<
     Ok(documents)
 }
 
-/// What a hit shows of its document.
-pub(super) fn shown(transaction: &Transaction<'_>, id: &str) -> Result<Shown, Failure> {
+pub(super) fn hit_fields(transaction: &Transaction<'_>, id: &str) -> Result<HitFields, Error> {
     let mut statement = transaction.prepare_cached("SELECT url, collection, metadata FROM documents WHERE id = ?1")?;
-    Ok(statement
-        .query_row([id], |row| Ok(Shown { url: row.get(0)?, collection: row.get(1)?, metadata: metadata(row, 2)? }))?)
+    Ok(statement.query_row([id], |row| {
+        Ok(HitFields { url: row.get(0)?, collection: row.get(1)?, metadata: metadata(row, 2)? })
+    })?)
 }
 
 fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
@@ -168,7 +169,6 @@ fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, value))
 }
 
-/// Reads a column of metadata.
 pub(super) fn metadata(row: &Row<'_>, index: usize) -> rusqlite::Result<Map<String, Value>> {
     let text = row.get_ref(index)?.as_str()?;
     serde_json::from_str(text)
@@ -179,9 +179,9 @@ fn encode(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Reads the column of a vector.
-pub(super) fn decode(id: &str, blob: &[u8], dims: usize) -> Result<Embedding, Failure> {
-    let damaged = |reason| Failure::Damaged { id: id.to_owned(), reason };
+/// Reads a vector from its column.
+pub(super) fn decode(id: &str, blob: &[u8], dims: usize) -> Result<Embedding, Error> {
+    let damaged = |reason| Error::Damaged { id: id.to_owned(), reason };
     let (values, rest) = blob.as_chunks();
     if values.len() != dims || !rest.is_empty() {
         return Err(damaged(format!("its vector has {} bytes instead of {}", blob.len(), dims * size_of::<f32>())));

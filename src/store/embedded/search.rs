@@ -10,12 +10,14 @@ use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::file::{Failure, File};
+use super::error::Error;
+use super::file::File;
 use super::matrix::{Matrix, PIECE};
-use super::rows::{self, Shown};
+use super::rows::{self, HitFields};
 use super::scan::{Kernel, Sum, relative_error};
 use super::terms::Filter;
 use crate::distance::{Measure, Mode};
+use crate::store::query::similarity_bound;
 use crate::store::{Hit, Query, Target};
 
 /// Rows that a thread takes at a time, 1 MiB of 512 features each: small enough that threads end together, large enough
@@ -27,40 +29,50 @@ const BLOCKS_PER_THREAD: usize = 4;
 /// The key of a row that is left out.
 const LEFT_OUT: f32 = f32::INFINITY;
 
-/// Answers a query from one snapshot of the file.
-pub(super) fn hits(file: &mut File, query: &Query) -> Result<Vec<Hit>, Failure> {
-    let snapshot = file.connection.transaction()?;
-    let matrix = &mut file.matrix;
-    matrix.sync(&snapshot)?;
-    let (vector, left_out) = match &query.target {
-        Target::Embedding(embedding) => (embedding.as_slice(), None),
-        Target::Id(id) => {
-            let row = matrix.row_of(id).ok_or_else(|| Failure::UnknownId(id.clone()))?;
-            (matrix.vector(row), Some(row))
-        }
-    };
-    if let Some(reason) = refusal(query.mode, vector, file.dims) {
-        return Err(Failure::Refused(reason));
-    }
-    let scan = Scan { matrix, mode: query.mode, vector, filter: Filter::of(query), left_out };
-    let ranked = scan.nearest(query.k, query.min_similarity).into_iter().enumerate().map(|(at, (row, measure))| {
-        let id = matrix.id(row);
-        let Shown { url, collection, metadata } = rows::shown(&snapshot, id)?;
-        Ok(Hit { rank: at + 1, id: id.to_owned(), url, collection, measure, metadata })
-    });
-    ranked.collect()
+/// A connection to the file, with the copy of its vectors.
+pub(super) struct Searcher {
+    file: File,
+    matrix: Matrix,
 }
 
-/// Why a query cannot be answered; as Elasticsearch's, but there is no `approximate` here to refuse.
-fn refusal(mode: Mode, vector: &[f32], dims: usize) -> Option<String> {
+impl From<File> for Searcher {
+    fn from(file: File) -> Self {
+        Self { matrix: Matrix::new(file.dims), file }
+    }
+}
+
+impl Searcher {
+    /// Answers a query from one snapshot of the file.
+    pub(super) fn hits(&mut self, query: &Query) -> Result<Vec<Hit>, Error> {
+        let Self { file, matrix } = self;
+        let snapshot = file.connection.transaction()?;
+        matrix.sync(&snapshot)?;
+        let (vector, left_out) = match &query.target {
+            Target::Embedding(embedding) => (embedding.as_slice(), None),
+            Target::Id(id) => {
+                let row = matrix.row_of(id).ok_or_else(|| Error::UnknownId(id.clone()))?;
+                (matrix.vector(row), Some(row))
+            }
+        };
+        if let Some(reason) = refusal(query, vector, file.dims) {
+            return Err(Error::Refused(reason));
+        }
+        let scan = Scan { matrix, mode: query.mode, vector, filter: Filter::of(query), left_out };
+        let ranked = scan.nearest(query.k, query.min_similarity).into_iter().enumerate().map(|(at, (row, measure))| {
+            let id = matrix.id(row);
+            let HitFields { url, collection, metadata } = rows::hit_fields(&snapshot, id)?;
+            Ok(Hit { rank: at + 1, id: id.to_owned(), url, collection, measure, metadata })
+        });
+        ranked.collect()
+    }
+}
+
+/// Why this store cannot answer a query.
+fn refusal(query: &Query, vector: &[f32], dims: usize) -> Option<String> {
     if vector.len() != dims {
         return Some(format!("the query has {} values; this store's vectors have {dims}", vector.len()));
     }
-    if mode == Mode::Dot && vector.iter().any(|&value| value < 0.0) {
-        let reason = "mode dot needs a model whose features cannot be negative, and this query's are; use cosine";
-        return Some(reason.to_owned());
-    }
-    None
+    query.refusal(vector)
 }
 
 struct Scan<'a> {
@@ -74,13 +86,11 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// The best `k` rows of at least this similarity, best first, ties by id.
     fn nearest(&self, k: usize, min_similarity: Option<f64>) -> Vec<(usize, Measure)> {
-        /// What the last bit of a float64 may take from a similarity of exactly the bound, as in Elasticsearch's hits.
-        const ROUNDING: f64 = 1e-12;
         if k == 0 || self.matrix.len() == 0 {
             return Vec::new();
         }
         let (keys, farthest) = self.keys(k);
-        let least = min_similarity.map_or(f64::NEG_INFINITY, |similarity| similarity - ROUNDING);
+        let least = similarity_bound(min_similarity);
         let candidates = keys.iter().enumerate().filter(|(_, key)| **key <= farthest && **key < LEFT_OUT);
         let measured =
             candidates.map(|(row, _)| (row, self.mode.measure(raw(self.mode, self.vector, self.matrix.vector(row)))));
@@ -241,6 +251,8 @@ impl Eq for Key {}
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
 
     fn everything<'a>(matrix: &'a Matrix, mode: Mode, vector: &'a [f32]) -> Scan<'a> {
@@ -282,7 +294,7 @@ mod tests {
         for (count, dims) in [(1, 512), (300, 3), (BLOCK * 9 + 7, 40), (PIECE + 1, 16)] {
             let vectors = vectors(count, dims, &mut random);
             let matrix = Matrix::of(&vectors);
-            for mode in Mode::ALL {
+            for &mode in Mode::VARIANTS {
                 for k in [1, 10, count / 2, count, usize::MAX] {
                     let left_out = Some(random.usize(0..2 * count));
                     let scan = Scan { left_out, ..everything(&matrix, mode, &vectors[count / 2]) };
@@ -295,7 +307,7 @@ mod tests {
     #[test]
     fn equal_rows_come_by_id_however_many() {
         let matrix = Matrix::of(&vec![vec![0.6, 0.8]; 5000]);
-        for mode in Mode::ALL {
+        for &mode in Mode::VARIANTS {
             let found = everything(&matrix, mode, &[0.8, 0.6]).nearest(3, None);
             assert_eq!(found.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [0, 1, 2]);
         }
@@ -304,7 +316,7 @@ mod tests {
     #[test]
     fn the_least_similarity_is_included() {
         let matrix = Matrix::of(&[vec![1.0, 0.0], vec![0.0, 1.0], vec![0.6, 0.8]]);
-        for mode in Mode::ALL {
+        for &mode in Mode::VARIANTS {
             let scan = everything(&matrix, mode, &[1.0, 0.0]);
             let all = scan.nearest(9, None);
             assert_eq!(scan.nearest(9, Some(all[1].1.similarity)), all[..2]);
@@ -314,10 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn refused_as_in_elasticsearch() {
-        assert_eq!(refusal(Mode::Dot, &[0.6, 0.8], 2), None);
-        assert_eq!(refusal(Mode::Cosine, &[-0.6, 0.8], 2), None);
-        assert!(refusal(Mode::Dot, &[-0.6, 0.8], 2).is_some_and(|reason| reason.contains("use cosine")));
-        assert!(refusal(Mode::L2, &[1.0], 2).is_some_and(|reason| reason.contains("1 values")));
+    fn a_query_with_another_number_of_values_is_refused() {
+        let query = Query {
+            target: Target::Id("a".to_owned()),
+            mode: Mode::L2,
+            k: 1,
+            min_similarity: None,
+            collection: None,
+            filters: std::collections::BTreeMap::new(),
+            approximate: false,
+        };
+        assert_eq!(refusal(&query, &[-0.6, 0.8], 2), None);
+        assert!(refusal(&query, &[1.0], 2).is_some_and(|reason| reason.contains("1 values")));
     }
 }

@@ -10,7 +10,8 @@ use std::time::Instant;
 use imgdex::distance::Mode;
 use imgdex::embedding::Embedding;
 use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Query, Settings, Store, Target, Write, Written};
+use imgdex::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
+use strum::VariantArray;
 
 const DIMS: usize = 512;
 const BATCH: u64 = 1000;
@@ -78,7 +79,7 @@ async fn main() {
     for first in (0..count).step_by(BATCH as usize) {
         let batch: Vec<_> = (first..count.min(first + BATCH)).map(|number| document(number, &mut random)).collect();
         let written = store.write(&batch).await.unwrap();
-        assert!(written.iter().all(|one| *one == Written::Indexed), "documents were refused");
+        assert!(written.iter().all(|one| *one == WriteOutcome::Indexed), "documents were refused");
     }
     let write_s = started.elapsed().as_secs_f64();
 
@@ -96,7 +97,7 @@ async fn main() {
     let load_s = started.elapsed().as_secs_f64();
 
     let mut modes = serde_json::Map::new();
-    for mode in Mode::ALL {
+    for &mode in Mode::VARIANTS {
         query.mode = mode;
         let mut times = Vec::new();
         for _ in 0..RUNS {
@@ -105,7 +106,7 @@ async fn main() {
             times.push(started.elapsed().as_secs_f64() * 1000.0);
         }
         times.sort_by(f64::total_cmp);
-        modes.insert(mode.name().to_owned(), times[RUNS / 2].into());
+        modes.insert(<&str>::from(mode).to_owned(), times[RUNS / 2].into());
     }
     let bandwidth = bandwidth_before.max(bandwidth(threads));
     std::fs::remove_dir_all(&folder).unwrap();

@@ -1,7 +1,7 @@
 //! Elasticsearch's answers to bulk requests.
 
 use imgdex::store::elasticsearch::bulk;
-use imgdex::store::{Document, Write, Written};
+use imgdex::store::{Document, Write, WriteOutcome};
 use serde_json::{Map, Value};
 
 const ALIAS: &str = "images";
@@ -31,7 +31,7 @@ pub fn check(answer: &[u8]) {
 }
 
 /// What became of the write, read once more and in another way.
-fn is_no_more_than_said(item: &Value, written: &Written) {
+fn is_no_more_than_said(item: &Value, written: &WriteOutcome) {
     let (fate, is_put) = match (&item["index"], &item["delete"]) {
         (fate @ Value::Object(_), Value::Null) => (fate, true),
         (Value::Null, fate @ Value::Object(_)) => (fate, false),
@@ -39,16 +39,16 @@ fn is_no_more_than_said(item: &Value, written: &Written) {
     };
     let (status, error) = (fate["status"].as_u64(), &fate["error"]);
     let fine = match written {
-        Written::Indexed => is_put && error.is_null() && matches!(status, Some(200 | 201)),
-        Written::Deleted => {
+        WriteOutcome::Indexed => is_put && error.is_null() && matches!(status, Some(200 | 201)),
+        WriteOutcome::Deleted => {
             let elsewhere = fate["_index"].as_str().is_some_and(|index| index != ALIAS);
             !is_put && error.is_null() && (status == Some(200) || status == Some(404) && elsewhere)
         }
-        Written::Stale => status == Some(409) && error["type"] == "version_conflict_engine_exception",
-        Written::Rejected { kind, .. } => {
+        WriteOutcome::Stale => status == Some(409) && error["type"] == "version_conflict_engine_exception",
+        WriteOutcome::Rejected { kind, .. } => {
             error["type"] == kind.as_str() && matches!(status, Some(400..=499)) && status != Some(429)
         }
-        Written::Busy { reason, .. } | Written::Blocked { reason, .. } => !reason.is_empty(),
+        WriteOutcome::Busy { reason, .. } | WriteOutcome::Blocked { reason, .. } => !reason.is_empty(),
     };
     assert!(fine, "{item} was taken for {written:?}");
 }

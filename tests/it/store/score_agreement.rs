@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use imgdex::distance::Mode;
 use imgdex::embedding::Embedding;
 use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Query, Settings, Store, Target, Write, Written};
+use imgdex::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
 use serde::Deserialize;
 
 use crate::support::elasticsearch::Alias;
@@ -89,7 +89,7 @@ async fn fill(store: &Store) {
     for batch in ids.chunks(500) {
         let batch: Vec<_> = batch.iter().map(|&n| document(n)).collect();
         let written = store.write(&batch).await.unwrap();
-        assert!(written.iter().all(|one| *one == Written::Indexed), "{written:?}");
+        assert!(written.iter().all(|one| *one == WriteOutcome::Indexed), "{written:?}");
     }
 }
 

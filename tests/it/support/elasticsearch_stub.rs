@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use imgdex::model::manifest::Manifest;
-use imgdex::store::Origin;
+use imgdex::store::StoreMeta;
 use imgdex::store::elasticsearch::mapping;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufStream};
@@ -115,7 +115,7 @@ impl Inner {
 
 /// The index behind the alias, as `mappings apply --model stub` makes it.
 fn index() -> Value {
-    let origin = Origin::new(&Manifest::find("stub").unwrap());
+    let origin = StoreMeta::new(&Manifest::find("stub").unwrap(), mapping::CURRENT_VERSION);
     let mut index = mapping::index_body(&origin, ALIAS).unwrap();
     index["settings"] = json!({"index": {}});
     json!({ mapping::index_name(ALIAS): index })

@@ -1,4 +1,4 @@
-//! The bulk request: its bytes out, the meaning of its items in. Pure.
+//! The body of a bulk request, and the outcomes that its response reports. Pure.
 
 use std::borrow::Cow;
 
@@ -7,41 +7,62 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::error_class::{Meaning, OVERLOAD};
-use crate::store::{Blocked, Document, Write, Written};
+use super::error_class::{ErrorClass, OVERLOAD};
+use crate::store::{Blocked, Document, Write, WriteOutcome};
 
-/// What is kept of the answer: enough to judge every item, and nothing else. `_index` is looked at for deletions only.
+/// The parts of the response that decide the outcome of each item. `_index` matters for deletions only.
 pub const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
     items.*.error.caused_by.reason,items.delete._index";
 
-/// How vectors are written into a request.
+/// How vectors are encoded in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VectorForm {
-    /// Base64 of big-endian float32: the cheapest to write and to read; from Elasticsearch 9.3.
+pub enum VectorEncoding {
+    /// Base64 of big-endian float32: the cheapest to write and to parse; from Elasticsearch 9.3 on.
     Base64,
-    /// A JSON array of the shortest decimals that lead back to the same float32; every version.
+    /// A JSON array of the shortest decimals that give the same float32; every version.
     Decimals,
+}
+
+/// About how many bytes this write adds to a bulk request, in the longer encoding of vectors.
+pub fn estimated_bytes(write: &Write) -> usize {
+    /// Action line, field names and numbers of a document without its variable parts.
+    const FIXED: usize = 600;
+    match write {
+        Write::Delete { id, .. } => FIXED + id.len(),
+        Write::Put(document) => {
+            let metadata: usize = document.metadata.iter().map(|(k, v)| k.len() + json_bytes(v)).sum();
+            // Base64 of float32 takes 16/3 bytes per value, shortest decimals about 12.
+            let vector = document.embedding.as_ref().map_or(0, |e| e.dims() * 12);
+            FIXED + document.id.len() + document.url.len() + metadata + vector
+        }
+    }
+}
+
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(values) => values.iter().map(json_bytes).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(k, v)| k.len() + 3 + json_bytes(v)).sum::<usize>() + 2,
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
 }
 
 /// The body of a bulk request: one action per write, in order.
 ///
-/// Versions are external: a write that is older than what is stored is answered with a conflict. An equal version is
-/// taken, so that sending the same bytes again is harmless.
-///
-/// # Errors
-/// When a document cannot be written as JSON.
-pub fn body(writes: &[Write], form: VectorForm) -> Result<Vec<u8>, serde_json::Error> {
+/// Versions are external: a write older than the stored document is a conflict. An equal version is written, so that
+/// sending the same bytes again is harmless.
+pub fn body(writes: &[Write], encoding: VectorEncoding) -> Result<Vec<u8>, serde_json::Error> {
     // Most of a document is its vector: 2732 bytes of base64 for 512 values, or about 5000 of decimals.
-    let per_write = if form == VectorForm::Base64 { 3400 } else { 6400 };
+    let per_write = if encoding == VectorEncoding::Base64 { 3400 } else { 6400 };
     let mut body = Vec::with_capacity(writes.len() * per_write);
-    let mut scratch = Scratch::default();
+    let mut buffers = Base64Buffers::default();
     for write in writes {
         match write {
             Write::Put(document) => {
-                line(&mut body, &Action::Index(Target::new(&document.id, document.version)))?;
-                line(&mut body, &Source::new(document, form, &mut scratch))?;
+                line(&mut body, &Action::Index(ActionMetadata::new(&document.id, document.version)))?;
+                line(&mut body, &DocumentSource::new(document, encoding, &mut buffers))?;
             }
-            Write::Delete { id, version } => line(&mut body, &Action::Delete(Target::new(id, *version)))?,
+            Write::Delete { id, version } => line(&mut body, &Action::Delete(ActionMetadata::new(id, *version)))?,
         }
     }
     Ok(body)
@@ -56,27 +77,27 @@ fn line(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Er
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Action<'a> {
-    Index(Target<'a>),
-    Delete(Target<'a>),
+    Index(ActionMetadata<'a>),
+    Delete(ActionMetadata<'a>),
 }
 
 #[derive(Serialize)]
-struct Target<'a> {
+struct ActionMetadata<'a> {
     #[serde(rename = "_id")]
     id: &'a str,
     version: u64,
     version_type: &'static str,
 }
 
-impl<'a> Target<'a> {
+impl<'a> ActionMetadata<'a> {
     fn new(id: &'a str, version: u64) -> Self {
         Self { id, version, version_type: "external_gte" }
     }
 }
 
-/// A document as the mapping has it.
+/// The `_source` of a document: its fields as the mapping names them.
 #[derive(Serialize)]
-struct Source<'a> {
+struct DocumentSource<'a> {
     id: &'a str,
     url: &'a str,
     collection: &'a str,
@@ -93,8 +114,8 @@ struct Source<'a> {
     image_vector: Option<Vector<'a>>,
 }
 
-impl<'a> Source<'a> {
-    fn new(document: &'a Document, form: VectorForm, scratch: &'a mut Scratch) -> Self {
+impl<'a> DocumentSource<'a> {
+    fn new(document: &'a Document, encoding: VectorEncoding, buffers: &'a mut Base64Buffers) -> Self {
         let values = document.embedding.as_ref().map(crate::embedding::Embedding::as_slice);
         Self {
             id: &document.id,
@@ -108,9 +129,9 @@ impl<'a> Source<'a> {
             content_sha256: &document.content_sha256,
             indexed_at: document.indexed_at_ms,
             metadata: &document.metadata,
-            image_vector: values.map(|values| match form {
-                VectorForm::Base64 => Vector::Base64(scratch.base64(values)),
-                VectorForm::Decimals => Vector::Decimals(values),
+            image_vector: values.map(|values| match encoding {
+                VectorEncoding::Base64 => Vector::Base64(buffers.encode(values)),
+                VectorEncoding::Decimals => Vector::Decimals(values),
             }),
         }
     }
@@ -132,13 +153,13 @@ impl Serialize for Vector<'_> {
 
 /// Buffers that the vectors of one body share.
 #[derive(Default)]
-struct Scratch {
+struct Base64Buffers {
     bytes: Vec<u8>,
     text: String,
 }
 
-impl Scratch {
-    fn base64(&mut self, values: &[f32]) -> &str {
+impl Base64Buffers {
+    fn encode(&mut self, values: &[f32]) -> &str {
         self.bytes.clear();
         self.bytes.extend(values.iter().flat_map(|value| value.to_be_bytes()));
         self.text.clear();
@@ -147,7 +168,7 @@ impl Scratch {
     }
 }
 
-/// Why an answer says nothing about the items.
+/// Why no item's outcome can be read from a response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not JSON, cut off, or not of this shape.
@@ -155,19 +176,14 @@ pub enum Error {
     Unreadable(#[from] serde_json::Error),
     /// The items cannot be matched with the writes.
     #[error("the answer to a bulk request of {sent} items has {answered}")]
-    Count {
-        /// Items sent.
-        sent: usize,
-        /// Items answered.
-        answered: usize,
-    },
-    /// An item answers another kind of action than was sent.
+    Count { sent: usize, answered: usize },
+    /// An item is for another kind of action than was sent.
     #[error("item {0} of the answer to a bulk request is for another action")]
     Order(usize),
 }
 
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct Response<'a> {
     #[serde(borrow)]
     items: Vec<Item<'a>>,
 }
@@ -176,22 +192,22 @@ struct Answer<'a> {
 #[serde(rename_all = "lowercase")]
 enum Item<'a> {
     #[serde(borrow)]
-    Index(Fate<'a>),
+    Index(ItemResult<'a>),
     #[serde(borrow)]
-    Delete(Fate<'a>),
+    Delete(ItemResult<'a>),
 }
 
 #[derive(Deserialize)]
-struct Fate<'a> {
+struct ItemResult<'a> {
     status: u16,
     #[serde(borrow, rename = "_index")]
     index: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    error: Option<Cause<'a>>,
+    error: Option<ItemError<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Cause<'a> {
+struct ItemError<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -206,39 +222,39 @@ struct CausedBy<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
-/// Reads the answer: what became of each write, in order.
+/// Reads the outcome of each write from the response, in order.
 ///
 /// # Errors
-/// When the answer does not have exactly one item of the right kind per write. Nothing is known about any of them
-/// then; sending the same bytes again is safe.
-pub fn read(answer: &[u8], writes: &[Write], alias: &str) -> Result<Vec<Written>, Error> {
-    let Answer { items } = serde_json::from_slice(answer)?;
+/// When the response does not have exactly one item of the right kind per write. Then no outcome is known; sending the
+/// same bytes again is safe.
+pub fn read(response: &[u8], writes: &[Write], alias: &str) -> Result<Vec<WriteOutcome>, Error> {
+    let Response { items } = serde_json::from_slice(response)?;
     if items.len() != writes.len() {
         return Err(Error::Count { sent: writes.len(), answered: items.len() });
     }
-    let judged = items.into_iter().zip(writes).enumerate().map(|(at, (item, write))| match (item, write) {
-        (Item::Index(fate), Write::Put(_)) => Ok(fate.of_index()),
-        (Item::Delete(fate), Write::Delete { .. }) => Ok(fate.of_delete(alias)),
+    let outcomes = items.into_iter().zip(writes).enumerate().map(|(at, (item, write))| match (item, write) {
+        (Item::Index(result), Write::Put(_)) => Ok(result.of_index()),
+        (Item::Delete(result), Write::Delete { .. }) => Ok(result.of_delete(alias)),
         (Item::Index(_), Write::Delete { .. }) | (Item::Delete(_), Write::Put(_)) => Err(Error::Order(at)),
     });
-    judged.collect()
+    outcomes.collect()
 }
 
-impl Fate<'_> {
-    fn of_index(self) -> Written {
+impl ItemResult<'_> {
+    fn of_index(self) -> WriteOutcome {
         match (self.status, self.error) {
-            (200 | 201, None) => Written::Indexed,
+            (200 | 201, None) => WriteOutcome::Indexed,
             (status, error) => failed(status, error),
         }
     }
 
-    fn of_delete(self, alias: &str) -> Written {
+    fn of_delete(self, alias: &str) -> WriteOutcome {
         match (self.status, self.error) {
-            (200, None) => Written::Deleted,
-            // Not found in an index behind the alias is the wanted state. An index that has the alias's own name was
-            // created by this very request, because the alias is missing.
-            (404, None) if self.index.as_deref().is_some_and(|index| index != alias) => Written::Deleted,
-            (404, None) => Written::Blocked {
+            (200, None) => WriteOutcome::Deleted,
+            // Not found in an index behind the alias: already deleted. An index with the alias's own name was created by
+            // this request, because the alias is missing.
+            (404, None) if self.index.as_deref().is_some_and(|index| index != alias) => WriteOutcome::Deleted,
+            (404, None) => WriteOutcome::Blocked {
                 cause: Blocked::IndexMissing,
                 reason: format!("a deletion was answered by an index named {alias}, where an alias is expected"),
             },
@@ -247,23 +263,25 @@ impl Fate<'_> {
     }
 }
 
-fn failed(status: u16, error: Option<Cause<'_>>) -> Written {
+fn failed(status: u16, error: Option<ItemError<'_>>) -> WriteOutcome {
     let Some(error) = error else {
         let reason = format!("an item was answered with status {status} and no error");
-        return Written::Busy { overload: status == OVERLOAD, reason };
+        return WriteOutcome::Busy { overload: status == OVERLOAD, reason };
     };
     let kind = error.kind.into_owned();
     let first = error.reason.as_deref().unwrap_or_default();
-    let meaning = Meaning::of(status, &kind, first);
+    let class = ErrorClass::of(status, &kind, first);
     let reason = match error.caused_by.and_then(|cause| cause.reason) {
         Some(cause) => format!("{first}: {cause}"),
         None => first.to_owned(),
     };
-    match meaning {
-        Meaning::Conflict => Written::Stale,
-        Meaning::Blocked(cause) => Written::Blocked { cause, reason: format!("{kind}: {reason}") },
-        Meaning::Busy => Written::Busy { overload: status == OVERLOAD, reason: format!("{status} {kind}: {reason}") },
-        Meaning::TooLarge | Meaning::Refused => Written::Rejected { kind, reason },
+    match class {
+        ErrorClass::Conflict => WriteOutcome::Stale,
+        ErrorClass::Blocked(cause) => WriteOutcome::Blocked { cause, reason: format!("{kind}: {reason}") },
+        ErrorClass::Busy => {
+            WriteOutcome::Busy { overload: status == OVERLOAD, reason: format!("{status} {kind}: {reason}") }
+        }
+        ErrorClass::TooLarge | ErrorClass::Refused => WriteOutcome::Rejected { kind, reason },
     }
 }
 

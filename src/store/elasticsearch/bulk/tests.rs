@@ -30,8 +30,8 @@ fn delete() -> Write {
     Write::Delete { id: "gone".to_owned(), version: 9 }
 }
 
-fn lines(form: VectorForm) -> Vec<Value> {
-    let body = body(&[put(), delete()], form).unwrap();
+fn lines(encoding: VectorEncoding) -> Vec<Value> {
+    let body = body(&[put(), delete()], encoding).unwrap();
     assert_eq!(body.last(), Some(&b'\n'));
     let text = std::str::from_utf8(&body).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -39,7 +39,7 @@ fn lines(form: VectorForm) -> Vec<Value> {
 
 #[test]
 fn one_action_per_write_with_external_versions() {
-    let lines = lines(VectorForm::Decimals);
+    let lines = lines(VectorEncoding::Decimals);
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0], json!({ "index": { "_id": "a", "version": 7, "version_type": "external_gte" } }));
     assert_eq!(lines[2], json!({ "delete": { "_id": "gone", "version": 9, "version_type": "external_gte" } }));
@@ -52,16 +52,16 @@ fn one_action_per_write_with_external_versions() {
 }
 
 #[test]
-fn decimals_are_the_shortest_that_lead_back() {
+fn decimals_are_the_shortest_that_give_the_same_float() {
     let values = [0.1_f32, 0.3, 1.0e-7, 0.948_683_3];
-    let body = body(&[Write::Put(Box::new(document("a", &values)))], VectorForm::Decimals).unwrap();
+    let body = body(&[Write::Put(Box::new(document("a", &values)))], VectorEncoding::Decimals).unwrap();
     let text = String::from_utf8(body).unwrap();
     assert!(text.contains("\"image_vector\":[0.1,0.3,1e-7,0.9486833]"), "{text}");
 }
 
 #[test]
 fn base64_is_of_big_endian_floats() {
-    let text = lines(VectorForm::Base64)[1]["image_vector"].as_str().unwrap().to_owned();
+    let text = lines(VectorEncoding::Base64)[1]["image_vector"].as_str().unwrap().to_owned();
     // Python: base64.b64encode(struct.pack('>2f', 0.6, 0.8))
     assert_eq!(text, "PxmZmj9MzM0=");
 }
@@ -71,34 +71,34 @@ fn a_document_without_vector_or_metadata_leaves_the_fields_out() {
     let mut document = document("a", &[1.0]);
     document.embedding = None;
     document.metadata.clear();
-    let body = body(&[Write::Put(Box::new(document))], VectorForm::Base64).unwrap();
+    let body = body(&[Write::Put(Box::new(document))], VectorEncoding::Base64).unwrap();
     let text = String::from_utf8(body).unwrap();
     assert!(!text.contains("image_vector") && !text.contains("metadata"), "{text}");
 }
 
-fn judge(item: &Value) -> Written {
+fn outcome(item: &Value) -> WriteOutcome {
     let write = if item.get("delete").is_some() { delete() } else { put() };
-    let answer = json!({ "items": [item] }).to_string();
-    read(answer.as_bytes(), &[write], "images").unwrap().remove(0)
+    let response = json!({ "items": [item] }).to_string();
+    read(response.as_bytes(), &[write], "images").unwrap().remove(0)
 }
 
 #[test]
 fn good_items() {
     for (item, expected) in [
-        (json!({ "index": { "status": 201 } }), Written::Indexed),
-        (json!({ "index": { "status": 200 } }), Written::Indexed),
-        (json!({ "delete": { "status": 200, "_index": "images-v1" } }), Written::Deleted),
-        (json!({ "delete": { "status": 404, "_index": "images-v1" } }), Written::Deleted),
+        (json!({ "index": { "status": 201 } }), WriteOutcome::Indexed),
+        (json!({ "index": { "status": 200 } }), WriteOutcome::Indexed),
+        (json!({ "delete": { "status": 200, "_index": "images-v1" } }), WriteOutcome::Deleted),
+        (json!({ "delete": { "status": 404, "_index": "images-v1" } }), WriteOutcome::Deleted),
         (
             json!({ "index": { "status": 409, "error": { "type": "version_conflict_engine_exception" } } }),
-            Written::Stale,
+            WriteOutcome::Stale,
         ),
         (
             json!({ "delete": { "status": 409, "error": { "type": "version_conflict_engine_exception" } } }),
-            Written::Stale,
+            WriteOutcome::Stale,
         ),
     ] {
-        assert_eq!(judge(&item), expected, "{item}");
+        assert_eq!(outcome(&item), expected, "{item}");
     }
 }
 
@@ -106,12 +106,12 @@ fn good_items() {
 fn failed_items() {
     let item =
         |status: u16, kind: &str| json!({ "index": { "status": status, "error": { "type": kind, "reason": "r" } } });
-    let blocked = |cause, kind: &str| Written::Blocked { cause, reason: format!("{kind}: r") };
+    let blocked = |cause, kind: &str| WriteOutcome::Blocked { cause, reason: format!("{kind}: r") };
     for (status, kind, expected) in [
         (
             400,
             "document_parsing_exception",
-            Written::Rejected { kind: "document_parsing_exception".into(), reason: "r".into() },
+            WriteOutcome::Rejected { kind: "document_parsing_exception".into(), reason: "r".into() },
         ),
         (429, "cluster_block_exception", blocked(Blocked::WriteBlock, "cluster_block_exception")),
         (403, "cluster_block_exception", blocked(Blocked::WriteBlock, "cluster_block_exception")),
@@ -120,15 +120,15 @@ fn failed_items() {
         (
             429,
             "es_rejected_execution_exception",
-            Written::Busy { overload: true, reason: "429 es_rejected_execution_exception: r".into() },
+            WriteOutcome::Busy { overload: true, reason: "429 es_rejected_execution_exception: r".into() },
         ),
         (
             503,
             "unavailable_shards_exception",
-            Written::Busy { overload: false, reason: "503 unavailable_shards_exception: r".into() },
+            WriteOutcome::Busy { overload: false, reason: "503 unavailable_shards_exception: r".into() },
         ),
     ] {
-        assert_eq!(judge(&item(status, kind)), expected, "{status} {kind}");
+        assert_eq!(outcome(&item(status, kind)), expected, "{status} {kind}");
     }
 }
 
@@ -138,14 +138,14 @@ fn the_cause_completes_the_reason() {
         "type": "document_parsing_exception", "reason": "failed to parse field [image_vector]",
         "caused_by": { "reason": "zero magnitude" } } } });
     let reason = "failed to parse field [image_vector]: zero magnitude".to_owned();
-    assert_eq!(judge(&item), Written::Rejected { kind: "document_parsing_exception".into(), reason });
+    assert_eq!(outcome(&item), WriteOutcome::Rejected { kind: "document_parsing_exception".into(), reason });
 }
 
 #[test]
-fn a_deletion_that_met_no_alias_is_not_done() {
+fn a_deletion_without_an_alias_is_blocked() {
     for index in [json!("images"), Value::Null] {
         let item = json!({ "delete": { "status": 404, "_index": index } });
-        assert!(matches!(judge(&item), Written::Blocked { cause: Blocked::IndexMissing, .. }), "{item}");
+        assert!(matches!(outcome(&item), WriteOutcome::Blocked { cause: Blocked::IndexMissing, .. }), "{item}");
     }
 }
 
@@ -156,15 +156,15 @@ fn a_status_without_error_is_never_success() {
         json!({ "index": { "status": 500 } }),
         json!({ "delete": { "status": 202 } }),
     ] {
-        assert!(matches!(judge(&item), Written::Busy { .. }), "{item}");
+        assert!(matches!(outcome(&item), WriteOutcome::Busy { .. }), "{item}");
     }
 }
 
 #[test]
-fn answers_that_say_nothing() {
-    let read = |answer: &str| read(answer.as_bytes(), &[put(), delete()], "images");
+fn a_response_that_cannot_be_matched_with_the_writes_is_an_error() {
+    let read = |response: &str| read(response.as_bytes(), &[put(), delete()], "images");
     let good = r#"{"items":[{"index":{"status":201}},{"delete":{"status":200,"_index":"images-v1"}}]}"#;
-    assert_eq!(read(good).unwrap(), [Written::Indexed, Written::Deleted]);
+    assert_eq!(read(good).unwrap(), [WriteOutcome::Indexed, WriteOutcome::Deleted]);
     for end in 0..good.len() {
         assert!(matches!(read(&good[..end]), Err(Error::Unreadable(_))), "{}", &good[..end]);
     }

@@ -1,25 +1,26 @@
-//! The bodies of searches, and the reading of their answers. Pure.
+//! The bodies of searches, and the reading of their responses. Pure.
 //!
-//! A hit is found by Elasticsearch's vector functions, whose scores are float32. From such a score a small distance
-//! cannot be had: near-duplicates lie at cosine scores just below 2, where neighbouring float32 values are 1e-7 apart. So
-//! each hit also brings the mode's raw value, computed by a second script in float64 over the stored vector. That runs for
-//! the hits alone, not for all documents, and score, distance and similarity follow from it as in the embedded store.
+//! Elasticsearch's vector functions find the hits, with scores in float32. Such a score cannot express a small distance:
+//! near-duplicates have cosine scores just below 2, where neighbouring float32 values are 1e-7 apart. So a second script
+//! computes each hit's raw value of the mode in float64 from the stored vector. It runs for the hits only, not for all
+//! documents. Score, distance and similarity follow from the raw value as in the embedded store.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::distance::Mode;
+use crate::store::query::similarity_bound;
 use crate::store::{Document, Hit, Query, Target};
 
 /// The field with the features.
 const FIELD: &str = "image_vector";
 
-/// What a hit needs of the document.
+/// The fields of a document that a hit has.
 const HIT_FIELDS: [&str; 4] = ["id", "url", "collection", "metadata"];
 
-/// The source of the script that scores documents. Constant, so that Elasticsearch compiles it once; the query is in
-/// `params`. The guard serves documents without a vector, on which the functions throw; the maximum serves rounding,
-/// because a negative score fails the whole search.
+/// The source of the script that scores documents. It is constant, so that Elasticsearch compiles it once; the query is in
+/// `params`. The size is checked because the functions throw on a document without a vector. The maximum guards against
+/// rounding, because a negative score fails the whole search.
 pub fn score_script(mode: Mode) -> &'static str {
     match mode {
         Mode::Cosine => {
@@ -58,23 +59,18 @@ fn raw_script(mode: Mode) -> &'static str {
     }
 }
 
-/// The most hits and candidates that Elasticsearch takes, by default.
-const MOST: usize = 10_000;
+/// The most hits and candidates that Elasticsearch allows, by default.
+const MAX_HITS: usize = 10_000;
 
-/// Why Elasticsearch cannot answer a query, where that is known before asking.
+/// Why Elasticsearch cannot answer a query, as far as that is known without a request.
 pub fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
-    if query.k > MOST {
-        return Some(format!("at most {MOST} hits can be asked for, not {}", query.k));
+    if query.k > MAX_HITS {
+        return Some(format!("at most {MAX_HITS} hits can be asked for, not {}", query.k));
     }
     if query.approximate && query.mode == Mode::L1 {
         return Some("there is no approximate index for mode l1; leave --approximate out".to_owned());
     }
-    if query.mode == Mode::Dot && vector.iter().any(|&value| value < 0.0) {
-        return Some(
-            "mode dot needs a model whose features cannot be negative, and this query's are; use cosine".to_owned(),
-        );
-    }
-    None
+    query.refusal(vector)
 }
 
 /// The body of a search.
@@ -97,7 +93,7 @@ pub fn search(query: &Query, vector: &[f32]) -> Value {
         "script": { "source": score_script(query.mode), "params": params },
     });
     if let Some(similarity) = query.min_similarity {
-        scored["min_score"] = json!(least_score(query.mode, similarity));
+        scored["min_score"] = json!(min_score(query.mode, similarity));
     }
     json!({
         "size": query.k,
@@ -114,26 +110,26 @@ fn all(mut filters: Vec<Value>) -> Value {
     json!({ "bool": { "filter": filters } })
 }
 
-/// Candidates from the graph. Elasticsearch orders them by quantised values; the script around them scores them exactly,
-/// so more are taken than are wanted.
+/// Candidates from the HNSW graph, which orders them by quantised values. More candidates than hits are requested,
+/// because the script around this query orders them by exact scores.
 fn nearest(k: usize, vector: &[f32], filters: &[Value]) -> Value {
-    /// Below this the graph is walked too greedily to find near neighbours reliably.
-    const FEWEST: usize = 200;
-    let candidates = k.saturating_mul(10).clamp(FEWEST, MOST);
+    /// With fewer candidates the search of the graph is too greedy to find near neighbours reliably.
+    const MIN_CANDIDATES: usize = 200;
+    let candidates = k.saturating_mul(10).clamp(MIN_CANDIDATES, MAX_HITS);
     json!({ "knn": {
         "field": FIELD, "query_vector": vector, "k": candidates, "num_candidates": candidates, "filter": filters,
     } })
 }
 
-/// A bound for Elasticsearch's float32 scores that cuts off no document of this similarity: the exact comparison follows
+/// A bound for Elasticsearch's float32 scores that excludes no document of this similarity. The exact comparison is made
 /// on the hits.
-fn least_score(mode: Mode, similarity: f64) -> f64 {
+fn min_score(mode: Mode, similarity: f64) -> f64 {
     const ROUNDING: f64 = 1e-5;
     (mode.score_of_similarity(similarity) - ROUNDING).max(0.0)
 }
 
 #[derive(Deserialize)]
-struct Answer<T> {
+struct SearchResponse<T> {
     hits: Hits<T>,
 }
 
@@ -145,7 +141,7 @@ struct Hits<T> {
 #[derive(Deserialize)]
 struct Scored {
     #[serde(rename = "_source")]
-    source: Stored,
+    source: StoredDocument,
     fields: Raw,
 }
 
@@ -154,18 +150,13 @@ struct Raw {
     raw: [f64; 1],
 }
 
-/// Reads the answer to [`search`].
-///
-/// # Errors
-/// When it is not such an answer.
-pub fn hits(query: &Query, answer: &[u8]) -> Result<Vec<Hit>, serde_json::Error> {
-    /// What the last bit of a float64 may take from a similarity of exactly the bound.
-    const ROUNDING: f64 = 1e-12;
-    let answer: Answer<Scored> = serde_json::from_slice(answer)?;
-    let mut found: Vec<_> = answer.hits.hits.into_iter().map(|hit| (hit.fields.raw[0], hit.source)).collect();
-    let least = query.min_similarity.map_or(f64::NEG_INFINITY, |similarity| similarity - ROUNDING);
+/// Reads the response to [`search`].
+pub fn hits(query: &Query, response: &[u8]) -> Result<Vec<Hit>, serde_json::Error> {
+    let response: SearchResponse<Scored> = serde_json::from_slice(response)?;
+    let mut found: Vec<_> = response.hits.hits.into_iter().map(|hit| (hit.fields.raw[0], hit.source)).collect();
+    let least = similarity_bound(query.min_similarity);
     found.retain(|(raw, _)| query.mode.measure(*raw).similarity >= least);
-    // Elasticsearch ordered by float32, where more documents tie.
+    // Elasticsearch ordered the hits by float32 scores, of which more are equal.
     found.sort_by(|(a, x), (b, y)| {
         let (a, b) = (query.mode.measure(*a).score, query.mode.measure(*b).score);
         b.total_cmp(&a).then_with(|| x.id.cmp(&y.id))
@@ -181,29 +172,26 @@ pub fn hits(query: &Query, answer: &[u8]) -> Result<Vec<Hit>, serde_json::Error>
     Ok(ranked.collect())
 }
 
-/// The body that reads the vector of one document. `fields` gives it on every version, `_source` does not from 9.2 on.
+/// The body that reads the vector of one document. `fields` has it in every version, `_source` only before 9.2.
 pub fn vector_of(id: &str) -> Value {
     json!({ "size": 1, "query": { "ids": { "values": [id] } }, "_source": false, "fields": [FIELD] })
 }
 
-/// Reads the answer to [`vector_of`]; `None` for a document that is not there or has no vector.
-///
-/// # Errors
-/// When it is not such an answer.
-pub fn vector(answer: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Error> {
+/// Reads the response to [`vector_of`]; `None` where the document is missing or has no vector.
+pub fn vector(response: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(default)]
         fields: Fields,
     }
-    let answer: Answer<Found> = serde_json::from_slice(answer)?;
-    Ok(answer.hits.hits.into_iter().next().and_then(|hit| hit.fields.image_vector))
+    let response: SearchResponse<Found> = serde_json::from_slice(response)?;
+    Ok(response.hits.hits.into_iter().next().and_then(|hit| hit.fields.image_vector))
 }
 
-/// The body that reads a page of documents with their vectors, ordered by id.
-pub fn page(after: Option<&str>, size: usize) -> Value {
+/// The body that reads documents with their vectors, ordered by id, after the given id.
+pub fn list(after: Option<&str>, limit: usize) -> Value {
     let mut body = json!({
-        "size": size,
+        "size": limit,
         "track_total_hits": false,
         "query": { "exists": { "field": "id" } },
         "sort": [{ "id": "asc" }],
@@ -216,23 +204,20 @@ pub fn page(after: Option<&str>, size: usize) -> Value {
     body
 }
 
-/// A document, and its vector's values, which are still to be checked.
+/// A document, and the values of its vector, which are not checked yet.
 pub type Unchecked = (Document, Option<Vec<f32>>);
 
-/// Reads the answer to [`page`].
-///
-/// # Errors
-/// When it is not such an answer.
-pub fn documents(answer: &[u8]) -> Result<Vec<Unchecked>, serde_json::Error> {
+/// Reads the response to [`list`].
+pub fn documents(response: &[u8]) -> Result<Vec<Unchecked>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(rename = "_source")]
-        source: Stored,
+        source: StoredDocument,
         #[serde(default)]
         fields: Fields,
     }
-    let answer: Answer<Found> = serde_json::from_slice(answer)?;
-    Ok(answer.hits.hits.into_iter().map(|hit| (hit.source.into(), hit.fields.image_vector)).collect())
+    let response: SearchResponse<Found> = serde_json::from_slice(response)?;
+    Ok(response.hits.hits.into_iter().map(|hit| (hit.source.into(), hit.fields.image_vector)).collect())
 }
 
 #[derive(Default, Deserialize)]
@@ -240,10 +225,10 @@ struct Fields {
     image_vector: Option<Vec<f32>>,
 }
 
-/// A document as it is stored, without its vector. A field that somebody else's writer left out is empty.
+/// The `_source` of a document without its vector. Fields that are missing, in a document of another writer, are empty.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct Stored {
+pub struct StoredDocument {
     id: String,
     url: String,
     collection: String,
@@ -257,8 +242,8 @@ pub struct Stored {
     metadata: Map<String, Value>,
 }
 
-impl From<Stored> for Document {
-    fn from(stored: Stored) -> Self {
+impl From<StoredDocument> for Document {
+    fn from(stored: StoredDocument) -> Self {
         Self {
             id: stored.id,
             url: stored.url,

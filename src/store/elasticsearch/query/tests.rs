@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use strum::VariantArray;
+
 use super::*;
 use crate::embedding::Embedding;
 
@@ -19,7 +21,7 @@ fn query(mode: Mode) -> Query {
 
 #[test]
 fn every_score_script_is_guarded_and_makes_one_call_on_the_field_s_name() {
-    for mode in Mode::ALL {
+    for &mode in Mode::VARIANTS {
         let script = score_script(mode);
         assert!(script.starts_with("doc['image_vector'].size() == 0 ? 0 : "), "{script}");
         assert_eq!(script.matches("(params.query_vector, 'image_vector')").count(), 1, "{script}");
@@ -70,7 +72,7 @@ fn approximate_takes_candidates_from_the_graph_and_scores_them_exactly() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused() {
+fn refused_queries() {
     for (mode, approximate, value, refused) in [
         (Mode::L1, true, 0.6, true),
         (Mode::L1, false, 0.6, false),
@@ -84,7 +86,7 @@ fn what_cannot_be_answered_is_refused() {
     }
 }
 
-fn answer(raws: &[(&str, f64)]) -> Vec<u8> {
+fn response(raws: &[(&str, f64)]) -> Vec<u8> {
     let hits: Vec<_> = raws
         .iter()
         .map(|(id, raw)| {
@@ -96,9 +98,9 @@ fn answer(raws: &[(&str, f64)]) -> Vec<u8> {
 }
 
 #[test]
-fn hits_carry_the_three_numbers_and_are_ordered_by_them_then_by_id() {
-    // The same float32 score, so Elasticsearch had them in the order of their ids.
-    let found = hits(&query(Mode::L2), &answer(&[("a", 0.100_000_001), ("b", 0.1), ("c", 0.1)])).unwrap();
+fn hits_have_the_three_numbers_and_are_ordered_by_score_then_by_id() {
+    // All three have the same float32 score, so Elasticsearch orders them by id.
+    let found = hits(&query(Mode::L2), &response(&[("a", 0.100_000_001), ("b", 0.1), ("c", 0.1)])).unwrap();
     let order: Vec<_> = found.iter().map(|hit| (hit.rank, hit.id.as_str())).collect();
     assert_eq!(order, [(1, "b"), (2, "c"), (3, "a")]);
     assert_eq!(found[0].measure, Mode::L2.measure(0.1));
@@ -107,13 +109,13 @@ fn hits_carry_the_three_numbers_and_are_ordered_by_them_then_by_id() {
 
 #[test]
 fn a_hit_of_exactly_the_least_similarity_stays() {
-    for mode in Mode::ALL {
+    for &mode in Mode::VARIANTS {
         let raw = 0.1;
         let mut query = query(mode);
         let similarity = mode.measure(raw).similarity;
         query.min_similarity = Some(similarity);
         let other = if matches!(mode, Mode::L1 | Mode::L2) { raw + 1e-9 } else { raw - 1e-9 };
-        let found = hits(&query, &answer(&[("in", raw), ("out", other)])).unwrap();
+        let found = hits(&query, &response(&[("in", raw), ("out", other)])).unwrap();
         assert_eq!(found.len(), 1, "{mode:?}");
         let bound = search(&query, &[0.6, 0.8])["query"]["script_score"]["min_score"].as_f64().unwrap();
         assert!(bound < f64::from(mode.measure(raw).score as f32), "{mode:?}: {bound}");
@@ -121,9 +123,9 @@ fn a_hit_of_exactly_the_least_similarity_stays() {
 }
 
 #[test]
-fn a_page_goes_on_after_an_id() {
-    assert!(page(None, 5).get("search_after").is_none());
-    assert_eq!(page(Some("x"), 5)["search_after"], json!(["x"]));
+fn a_list_continues_after_an_id() {
+    assert!(list(None, 5).get("search_after").is_none());
+    assert_eq!(list(Some("x"), 5)["search_after"], json!(["x"]));
     let body = json!({ "hits": { "hits": [
         { "_source": { "id": "a", "version": 3 }, "fields": { "image_vector": [0.6, 0.8] } },
         { "_source": { "id": "b" } },
@@ -135,7 +137,7 @@ fn a_page_goes_on_after_an_id() {
 }
 
 #[test]
-fn foreign_answers_are_errors() {
+fn unexpected_responses_are_errors() {
     assert!(hits(&query(Mode::L1), b"{}").is_err());
     assert!(vector(b"<html>").is_err());
     assert!(documents(b"[]").is_err());

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use imgdex::distance::Mode;
 use imgdex::embedding::Embedding;
-use imgdex::store::{Blocked, Document, Error, Query, Store, Target, Write, Written};
+use imgdex::store::{Blocked, Document, Error, ErrorKind, Query, Store, Target, Write, WriteOutcome};
 use reqwest::Method;
 use serde_json::json;
+use strum::VariantArray;
 
 use crate::support::elasticsearch::{Alias, model, request, settings};
 use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
@@ -64,8 +65,8 @@ async fn found(store: &Store, query: &Query) -> Vec<String> {
 async fn an_index_is_created_once_and_records_its_model() {
     let alias = Alias::new();
     let store = alias.open();
-    assert_eq!(store.origin().await.unwrap(), None);
-    assert!(matches!(store.check(&model()).await, Err(Error::Missing { .. })));
+    assert_eq!(store.meta().await.unwrap(), None);
+    assert!(matches!(store.check(&model()).await, Err(Error { kind: ErrorKind::Missing, .. })));
     store.create(&model()).await.unwrap();
     store.create(&model()).await.unwrap();
     store.check(&model()).await.unwrap();
@@ -73,8 +74,8 @@ async fn an_index_is_created_once_and_records_its_model() {
 
     let other = imgdex::model::manifest::Manifest::find("vgg16-keras").unwrap();
     let error = store.create(&other).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }) && error.to_string().contains("vgg16-keras"), "{error}");
-    assert!(matches!(store.check(&other).await, Err(Error::Mismatch { .. })));
+    assert!(matches!(error.kind, ErrorKind::Mismatch { .. }) && error.to_string().contains("vgg16-keras"), "{error}");
+    assert!(matches!(store.check(&other).await, Err(Error { kind: ErrorKind::Mismatch { .. }, .. })));
 }
 
 #[tokio::test]
@@ -82,10 +83,10 @@ async fn an_own_index_without_its_alias_is_used() {
     let (alias, store) = Alias::created().await;
     let remove = json!({ "actions": [{ "remove": { "index": format!("{}-v1", alias.name), "alias": alias.name } }] });
     request(Method::POST, "_aliases", Some(remove)).await;
-    assert_eq!(store.origin().await.unwrap(), None);
+    assert_eq!(store.meta().await.unwrap(), None);
     store.create(&model()).await.unwrap();
     store.check(&model()).await.unwrap();
-    assert_eq!(store.write(&[put("a", 1)]).await.unwrap(), [Written::Indexed]);
+    assert_eq!(store.write(&[put("a", 1)]).await.unwrap(), [WriteOutcome::Indexed]);
 }
 
 #[tokio::test]
@@ -93,32 +94,41 @@ async fn an_index_of_another_program_is_refused() {
     let alias = Alias::new();
     request(Method::PUT, &alias.name, Some(json!({}))).await;
     let error = alias.open().create(&model()).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }) && error.to_string().contains("an index of that name"), "{error}");
+    assert!(
+        matches!(error.kind, ErrorKind::Mismatch { .. }) && error.to_string().contains("an index of that name"),
+        "{error}"
+    );
 
     let alias = Alias::new();
     let index = format!("{}-v1", alias.name);
     request(Method::PUT, &index, Some(json!({ "aliases": { &alias.name: {} } }))).await;
     let error = alias.open().check(&model()).await.unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }) && error.to_string().contains(&index), "{error}");
+    assert!(matches!(error.kind, ErrorKind::Mismatch { .. }) && error.to_string().contains(&index), "{error}");
 }
 
 #[tokio::test]
 async fn every_write_has_its_own_outcome() {
     let (_alias, store) = Alias::created().await;
     let first = [put("a", 5), put("b", 5), delete("never", 1)];
-    assert_eq!(store.write(&first).await.unwrap(), [Written::Indexed, Written::Indexed, Written::Deleted]);
+    assert_eq!(
+        store.write(&first).await.unwrap(),
+        [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Deleted]
+    );
     // The same version again is written; older is stale; newer wins; a deletion holds against an older upsert.
-    assert_eq!(store.write(&first).await.unwrap(), [Written::Indexed, Written::Indexed, Written::Deleted]);
+    assert_eq!(
+        store.write(&first).await.unwrap(),
+        [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Deleted]
+    );
     let mut bad = document("bad", 1, 1);
     bad.metadata.insert("a\0".to_owned(), json!(1));
     let second = [put("a", 4), put("a", 6), delete("b", 7), Write::Put(Box::new(bad)), put("b", 6), delete("b", 6)];
     let written = store.write(&second).await.unwrap();
-    assert_eq!(written[..3], [Written::Stale, Written::Indexed, Written::Deleted]);
+    assert_eq!(written[..3], [WriteOutcome::Stale, WriteOutcome::Indexed, WriteOutcome::Deleted]);
     assert!(
-        matches!(&written[3], Written::Rejected { kind, .. } if kind == "document_parsing_exception"),
+        matches!(&written[3], WriteOutcome::Rejected { kind, .. } if kind == "document_parsing_exception"),
         "{written:?}"
     );
-    assert_eq!(written[4..], [Written::Stale, Written::Stale]);
+    assert_eq!(written[4..], [WriteOutcome::Stale, WriteOutcome::Stale]);
     assert_eq!(store.get("a").await.unwrap().unwrap().version, 6);
     assert_eq!(store.get("b").await.unwrap(), None);
     assert_eq!(store.write(&[]).await.unwrap(), []);
@@ -130,7 +140,7 @@ async fn a_document_is_read_as_it_was_written() {
     let mut expected = document("ein/bild \"ä\"?", 7, 3);
     store.write(&[Write::Put(Box::new(expected.clone()))]).await.unwrap();
     alias.refresh().await;
-    assert_eq!(store.page(None, 10).await.unwrap(), [expected.clone()]);
+    assert_eq!(store.list(None, 10).await.unwrap(), [expected.clone()]);
     expected.embedding = None;
     assert_eq!(store.get(&expected.id).await.unwrap(), Some(expected));
     assert_eq!(store.get("unknown").await.unwrap(), None);
@@ -144,7 +154,7 @@ async fn pages_have_all_documents_in_the_order_of_ids() {
     alias.refresh().await;
     let mut ids = Vec::new();
     loop {
-        let page = store.page(ids.last().map(String::as_str), 10).await.unwrap();
+        let page = store.list(ids.last().map(String::as_str), 10).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -166,7 +176,10 @@ async fn the_largest_message_is_indexed() {
     let mut deep = document("deep", 1, 3);
     deep.metadata = (1..16).fold(json!("bottom"), |inner, _| json!({ "x": inner })).as_object().unwrap().clone();
     let batch = [largest, key, deep].map(|document| Write::Put(Box::new(document)));
-    assert_eq!(store.write(&batch).await.unwrap(), [Written::Indexed, Written::Indexed, Written::Indexed]);
+    assert_eq!(
+        store.write(&batch).await.unwrap(),
+        [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Indexed]
+    );
 }
 
 #[tokio::test]
@@ -178,7 +191,7 @@ async fn searches_find_the_nearest_in_every_mode_exactly_and_approximately() {
     writes.push(Write::Put(Box::new(without)));
     store.write(&writes).await.unwrap();
     alias.refresh().await;
-    for mode in Mode::ALL {
+    for &mode in Mode::VARIANTS {
         let mut query = query(7, mode);
         query.k = 60;
         let hits = store.search(&query).await.unwrap();
@@ -195,7 +208,7 @@ async fn searches_find_the_nearest_in_every_mode_exactly_and_approximately() {
         query.min_similarity = None;
         query.approximate = true;
         match mode {
-            Mode::L1 => assert!(matches!(store.search(&query).await, Err(Error::Refused { .. }))),
+            Mode::L1 => assert!(matches!(store.search(&query).await, Err(Error { kind: ErrorKind::Refused(_), .. }))),
             _ => assert_eq!(store.search(&query).await.unwrap(), hits),
         }
     }
@@ -232,11 +245,11 @@ async fn filters_narrow_and_the_image_itself_is_left_out() {
 
     let mut query = query(1, Mode::Cosine);
     query.target = Target::Id("unknown".to_owned());
-    assert!(matches!(store.search(&query).await, Err(Error::UnknownId { .. })));
+    assert!(matches!(store.search(&query).await, Err(Error { kind: ErrorKind::UnknownId(_), .. })));
     query.target = Target::Embedding(Embedding::from_unit([vec![-1.0], vec![0.0; 511]].concat()).unwrap());
     assert_eq!(found(&store, &query).await.len(), 3, "an opposite direction is far, not an error");
     query.mode = Mode::Dot;
-    assert!(matches!(store.search(&query).await, Err(Error::Refused { .. })));
+    assert!(matches!(store.search(&query).await, Err(Error { kind: ErrorKind::Refused(_), .. })));
 }
 
 #[tokio::test]
@@ -249,29 +262,32 @@ async fn a_block_or_a_missing_alias_blocks_the_writes_and_rejects_none() {
         request(Method::PUT, &format!("{index}/_settings"), Some(set(json!(true)))).await;
         for written in store.write(&batch[..1]).await.unwrap() {
             assert!(
-                matches!(&written, Written::Blocked { cause: found, .. } if *found == cause),
+                matches!(&written, WriteOutcome::Blocked { cause: found, .. } if *found == cause),
                 "{block}: {written:?}"
             );
         }
         request(Method::PUT, &format!("{index}/_settings"), Some(set(json!(null)))).await;
-        assert_eq!(store.write(&[put("a", 1)]).await.unwrap(), [Written::Indexed], "{block}");
+        assert_eq!(store.write(&[put("a", 1)]).await.unwrap(), [WriteOutcome::Indexed], "{block}");
     }
 
     let write_index =
         |flag: bool| json!({ "actions": [{ "add": { "index": index, "alias": alias.name, "is_write_index": flag } }] });
     request(Method::POST, "_aliases", Some(write_index(false))).await;
     let written = store.write(&batch).await.unwrap();
-    assert!(written.iter().all(|w| matches!(w, Written::Blocked { cause: Blocked::IndexMissing, .. })), "{written:?}");
+    assert!(
+        written.iter().all(|w| matches!(w, WriteOutcome::Blocked { cause: Blocked::IndexMissing, .. })),
+        "{written:?}"
+    );
 
     request(Method::DELETE, &index, None).await;
     for batch in [&batch[..1], &batch[1..]] {
         let written = store.write(batch).await.unwrap();
-        assert!(matches!(written[..], [Written::Blocked { cause: Blocked::IndexMissing, .. }]), "{written:?}");
+        assert!(matches!(written[..], [WriteOutcome::Blocked { cause: Blocked::IndexMissing, .. }]), "{written:?}");
     }
     let (status, _) = request(Method::GET, &alias.name, None).await;
     assert_eq!(status, 404, "the template kept the deletion from creating an index");
-    assert!(matches!(store.search(&query(1, Mode::L2)).await, Err(Error::Missing { .. })));
-    assert!(matches!(store.get("a").await, Err(Error::Missing { .. })));
+    assert!(matches!(store.search(&query(1, Mode::L2)).await, Err(Error { kind: ErrorKind::Missing, .. })));
+    assert!(matches!(store.get("a").await, Err(Error { kind: ErrorKind::Missing, .. })));
 }
 
 #[tokio::test]
@@ -296,7 +312,7 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
         let store = Store::open(&settings(stub.store())).unwrap();
         let error = store.write(&[put("a", 1), delete("b", 1)]).await.unwrap_err();
         let (class, part) = expected.split_once(": ").unwrap();
-        assert!(format!("{error:?}").starts_with(class), "{status} {body}: {error:?}");
+        assert!(format!("{:?}", error.kind).starts_with(class), "{status} {body}: {error:?}");
         assert!(error.to_string().contains(part), "{status} {body}: {error}");
     }
 }
@@ -305,9 +321,9 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
 async fn an_unreachable_server_is_named_without_its_password() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = Store::open(&settings(format!("http://elastic:hunter2@{free}/images"))).unwrap();
-    let asking = tokio::time::timeout(Duration::from_secs(5), store.origin());
+    let asking = tokio::time::timeout(Duration::from_secs(5), store.meta());
     let error = asking.await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    assert!(matches!(error.kind, ErrorKind::Unavailable(_)), "{error:?}");
     let shown = format!("{error} {error:?} {store}");
     assert!(shown.contains(&free.to_string()) && !shown.contains("hunter2"), "{shown}");
 }

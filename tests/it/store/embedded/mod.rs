@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use imgdex::embedding::Embedding;
 use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Error, Settings, Store, Write, Written};
+use imgdex::store::{Document, Error, ErrorKind, Settings, Store, Write, WriteOutcome};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -79,7 +79,7 @@ async fn a_document_is_read_as_it_was_written() {
     written.metadata = serde_json::from_str::<Map<String, Value>>(metadata).unwrap();
     let bare = Document { embedding: None, ..document("bare", u64::MAX >> 1, 0.0) };
     let batch = [Write::Put(Box::new(written.clone())), Write::Put(Box::new(bare.clone()))];
-    assert_eq!(store.write(&batch).await.unwrap(), [Written::Indexed, Written::Indexed]);
+    assert_eq!(store.write(&batch).await.unwrap(), [WriteOutcome::Indexed, WriteOutcome::Indexed]);
 
     // Also by another connection, as after a restart.
     for store in [store, open(&path)] {
@@ -87,7 +87,7 @@ async fn a_document_is_read_as_it_was_written() {
         assert_eq!(found, Document { embedding: None, ..written.clone() });
         assert_eq!(store.get("absent").await.unwrap(), None);
         assert_eq!(store.count().await.unwrap(), 2);
-        assert_eq!(store.page(None, 10).await.unwrap(), [bare.clone(), written.clone()]);
+        assert_eq!(store.list(None, 10).await.unwrap(), [bare.clone(), written.clone()]);
     }
     assert_eq!(integrity(&path), "ok");
 }
@@ -95,7 +95,7 @@ async fn a_document_is_read_as_it_was_written() {
 /// The rules of Elasticsearch's `external_gte`, tombstones included.
 #[tokio::test]
 async fn the_highest_version_stays() {
-    use Written::{Deleted, Indexed, Stale};
+    use WriteOutcome::{Deleted, Indexed, Stale};
     let (store, path, _folder) = created().await;
     let steps = [
         (put("a", 5), Indexed),
@@ -138,10 +138,10 @@ async fn a_bad_document_fails_alone() {
         Document { embedding: Some(Embedding::normalize(vec![1.0; 3]).unwrap()), ..document("narrow", 1, 0.0) };
     let batch = [put("good", 1), Write::Put(Box::new(narrow)), put("late", u64::MAX), delete("late", u64::MAX)];
     let written = store.write(&batch).await.unwrap();
-    assert_eq!(written[0], Written::Indexed);
-    let Written::Rejected { reason, .. } = &written[1] else { panic!("{written:?}") };
+    assert_eq!(written[0], WriteOutcome::Indexed);
+    let WriteOutcome::Rejected { reason, .. } = &written[1] else { panic!("{written:?}") };
     assert!(reason.contains("3 values") && reason.contains("512"), "{reason}");
-    assert!(matches!(&written[2..], [Written::Rejected { .. }, Written::Rejected { .. }]), "{written:?}");
+    assert!(matches!(&written[2..], [WriteOutcome::Rejected { .. }, WriteOutcome::Rejected { .. }]), "{written:?}");
     assert_eq!(store.count().await.unwrap(), 1);
 }
 
@@ -153,7 +153,7 @@ async fn pages_are_ordered_by_bytes_and_end_empty() {
     store.write(&batch).await.unwrap();
     let mut found: Vec<String> = Vec::new();
     loop {
-        let page = store.page(found.last().map(String::as_str), 3).await.unwrap();
+        let page = store.list(found.last().map(String::as_str), 3).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -163,7 +163,7 @@ async fn pages_are_ordered_by_bytes_and_end_empty() {
     let mut expected = ids;
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert_eq!(store.page(None, 0).await.unwrap(), []);
+    assert_eq!(store.list(None, 0).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -171,17 +171,19 @@ async fn a_missing_store_is_an_error_until_it_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sub/store.db");
     let store = open(&path);
-    assert_eq!(store.origin().await.unwrap(), None);
-    assert!(matches!(store.count().await, Err(Error::Missing { .. })));
-    assert!(matches!(store.check(&model()).await, Err(Error::Missing { .. })));
-    let Err(Error::Blocked { cause, .. }) = store.write(&[put("a", 1)]).await else { panic!("written") };
+    assert_eq!(store.meta().await.unwrap(), None);
+    assert!(matches!(store.count().await, Err(Error { kind: ErrorKind::Missing, .. })));
+    assert!(matches!(store.check(&model()).await, Err(Error { kind: ErrorKind::Missing, .. })));
+    let Err(Error { kind: ErrorKind::Blocked { cause, .. }, .. }) = store.write(&[put("a", 1)]).await else {
+        panic!("written")
+    };
     assert_eq!(cause, imgdex::store::Blocked::IndexMissing);
     assert!(!path.parent().unwrap().exists(), "reading creates nothing");
 
     // An empty file, as a kill during creation leaves it.
     fs::create_dir(path.parent().unwrap()).unwrap();
     fs::write(&path, "").unwrap();
-    assert_eq!(store.origin().await.unwrap(), None);
+    assert_eq!(store.meta().await.unwrap(), None);
     store.create(&model()).await.unwrap();
     store.create(&model()).await.unwrap();
     store.check(&model()).await.unwrap();
@@ -190,11 +192,11 @@ async fn a_missing_store_is_an_error_until_it_is_created() {
     // A store notices when its open file is removed or replaced.
     store.write(&[put("a", 1)]).await.unwrap();
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
-    assert!(matches!(store.write(&[put("a", 1)]).await, Err(Error::Blocked { .. })));
+    assert!(matches!(store.write(&[put("a", 1)]).await, Err(Error { kind: ErrorKind::Blocked { .. }, .. })));
     store.create(&model()).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 0);
 
-    assert!(matches!(store_at("").await, Err(Error::Address { .. })));
+    assert!(matches!(store_at("").await, Err(Error { kind: ErrorKind::Address(_), .. })));
 }
 
 async fn store_at(path: &str) -> Result<(), Error> {
@@ -208,7 +210,7 @@ async fn another_model_is_refused() {
     let other = Manifest::find("vgg16-keras").unwrap();
     for result in [store.check(&other).await, store.create(&other).await, open(&path).create(&other).await] {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Mismatch { what: "its model", .. }), "{error}");
+        assert!(matches!(error.kind, ErrorKind::Mismatch { what: "its model", .. }), "{error}");
         assert!(error.to_string().starts_with(&format!("sqlite:{}: its model is vgg16", path.display())), "{error}");
     }
     store.check(&model()).await.unwrap();
@@ -219,13 +221,13 @@ async fn refuses(path: &Path, expected: &str) {
     let before = fs::read(path).unwrap();
     let store = open(path);
     let errors = [
-        store.origin().await.unwrap_err(),
+        store.meta().await.unwrap_err(),
         store.create(&model()).await.unwrap_err(),
         store.count().await.unwrap_err(),
         store.write(&[put("a", 1)]).await.unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(error, Error::Mismatch { .. } | Error::Io { .. }), "{error:?}");
+        assert!(matches!(error.kind, ErrorKind::Mismatch { .. } | ErrorKind::Io(_)), "{error:?}");
         let message = error.to_string();
         assert!(message.starts_with(&store.to_string()) && message.contains(expected), "{message}");
     }
@@ -249,7 +251,7 @@ async fn files_of_other_programs_are_refused() {
     refuses(&path, "use a newer imgdex").await;
 
     let error = open(folder.path()).count().await.unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "a folder: {error:?}");
+    assert!(matches!(error.kind, ErrorKind::Io(_)), "a folder: {error:?}");
 }
 
 #[tokio::test]
@@ -269,12 +271,12 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
         let store = open(&path);
         let results = [
             store.count().await.map(|_| ()),
-            store.page(None, 1000).await.map(|_| ()),
+            store.list(None, 1000).await.map(|_| ()),
             store.search(&search::query(vector(0.1))).await.map(|_| ()),
             store.write(&[put("299", 2), delete("000", 2)]).await.map(|_| ()),
         ];
         for error in results.into_iter().filter_map(Result::err) {
-            assert!(matches!(error, Error::Io { .. }), "{length}: {error:?}");
+            assert!(matches!(error.kind, ErrorKind::Io(_)), "{length}: {error:?}");
             refused += 1;
         }
     }
@@ -286,7 +288,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
         connection.execute(&format!("UPDATE documents SET vector = {blob} WHERE id = '007'"), []).unwrap();
         let store = open(&path);
         for result in
-            [store.page(None, 1000).await.map(|_| ()), store.search(&search::query(vector(0.1))).await.map(|_| ())]
+            [store.list(None, 1000).await.map(|_| ()), store.search(&search::query(vector(0.1))).await.map(|_| ())]
         {
             let message = result.unwrap_err().to_string();
             assert!(message.contains("\"007\""), "{message}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use imgdex::store::{Store, Write, Written};
+use imgdex::store::{Store, Write, WriteOutcome};
 
 use super::{created, delete, document, integrity, model, open, search, vector};
 use crate::support::poll;
@@ -27,7 +27,7 @@ async fn child() {
     let (store, acknowledged) = (open(Path::new(&path)), acknowledged(Path::new(&path)));
     for n in first.parse().unwrap().. {
         let written = store.write(&batch(n)).await.unwrap();
-        assert!(written.iter().all(|one| matches!(one, Written::Indexed | Written::Deleted)), "{written:?}");
+        assert!(written.iter().all(|one| matches!(one, WriteOutcome::Indexed | WriteOutcome::Deleted)), "{written:?}");
         let next = acknowledged.with_extension("next");
         fs::write(&next, n.to_string()).unwrap();
         fs::rename(&next, &acknowledged).unwrap();
@@ -79,7 +79,7 @@ fn expected(n: u64) -> Vec<String> {
 }
 
 async fn all(store: &Store) -> Vec<String> {
-    let documents = store.page(None, usize::MAX).await.unwrap();
+    let documents = store.list(None, usize::MAX).await.unwrap();
     documents.into_iter().map(|document| document.id).collect()
 }
 
@@ -116,7 +116,7 @@ async fn two_processes_write_and_search_at_once() {
         let before = last_acknowledged(&path).unwrap();
         let own = format!("own-{n:02}");
         let written = store.write(&[Write::Put(Box::new(document(&own, 1, 0.0)))]).await.unwrap();
-        assert_eq!(written, [Written::Indexed]);
+        assert_eq!(written, [WriteOutcome::Indexed]);
         let mut hits = search::ids(&store, &everything).await;
         assert!(hits.contains(&own));
         hits.retain(|id| !id.starts_with("own-"));
