@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::broker::browse::Found;
+use crate::broker::browse::QueuedMessage;
 use crate::broker::headers;
 use crate::message::{self, Envelope};
 
@@ -26,7 +26,7 @@ pub struct Letter {
 
 impl Letter {
     /// Reads what a message in one of our queues says about itself.
-    pub fn of(found: &Found) -> Self {
+    pub fn of(found: &QueuedMessage) -> Self {
         let reference = message::parse(&Envelope { body: found.body.clone(), ..Envelope::default() }).ok();
         let number = |name| found.header(name).and_then(|text| text.parse().ok());
         Self {

@@ -130,7 +130,7 @@ impl Run<'_> {
             Ok(Outcome::Stale) => &mut self.counts.stale,
             Err(failure) => {
                 self.failed(&Failed { name, reason: failure.to_string() });
-                if failure.verdict() == Verdict::GiveBack {
+                if failure.verdict() == Verdict::Requeue {
                     self.broken.get_or_insert(failure);
                 }
                 return;

@@ -36,7 +36,7 @@ pub enum Verdict {
     },
     /// Its host fails everybody, for a while or for good: to a retry queue, with the failure noted and not counted, for the
     /// message was not tried; to the dead letters when that has gone on for too long.
-    Outlast {
+    AwaitHost {
         /// The reason of the dead letter.
         reason: Reason,
         /// How long it may go on.
@@ -45,9 +45,9 @@ pub enum Verdict {
         after: Duration,
     },
     /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
-    PutOff,
+    Defer,
     /// Not the message's fault: back to the queue, with no failure counted.
-    GiveBack,
+    Requeue,
 }
 
 /// Why a message was dead-lettered: the reason header, and the label of `imgdex_dead_letters_total`.

@@ -125,7 +125,7 @@ impl Failure {
 
     /// What this failure means: the one table, exhaustive on purpose.
     pub fn verdict(&self) -> Verdict {
-        use Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
+        use Verdict::{AwaitHost, DeadLetter, Defer, Requeue, Retry};
         match self {
             Self::Message(_) => DeadLetter(Reason::InvalidMessage),
             Self::Embed(embedder::Error::Fetch(error)) => match error {
@@ -157,10 +157,10 @@ impl Failure {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
                 fetch::Error::Failing { .. } => {
-                    Outlast { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST }
+                    AwaitHost { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST }
                 }
-                fetch::Error::Busy { .. } => PutOff,
-                fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => GiveBack,
+                fetch::Error::Busy { .. } => Defer,
+                fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => Requeue,
             },
             Self::Embed(embedder::Error::Decode(error)) => match error {
                 decode::Error::Empty | decode::Error::Unknown { .. } => DeadLetter(Reason::NotAnImage),
@@ -171,11 +171,11 @@ impl Failure {
                 decode::Error::Malformed { .. } => DeadLetter(Reason::MalformedImage),
                 decode::Error::Timeout { .. } => DeadLetter(Reason::DecodeTimeout),
                 decode::Error::Panicked { .. } => DeadLetter(Reason::DecoderPanic),
-                decode::Error::Stopped => GiveBack,
+                decode::Error::Stopped => Requeue,
             },
             Self::Embed(embedder::Error::Extract(error)) => match error {
                 extract::Error::Degenerate(_) => DeadLetter(Reason::DegenerateVector),
-                extract::Error::Model(_) | extract::Error::Stopped => GiveBack,
+                extract::Error::Model(_) | extract::Error::Stopped => Requeue,
             },
             Self::Index(error) => match error {
                 indexer::Error::Rejected { .. } => DeadLetter(Reason::DocumentRejected),
@@ -186,7 +186,7 @@ impl Failure {
                 indexer::Error::Unavailable { .. }
                 | indexer::Error::Paused { .. }
                 | indexer::Error::Lookup(_)
-                | indexer::Error::Stopped => GiveBack,
+                | indexer::Error::Stopped => Requeue,
             },
         }
     }

@@ -11,20 +11,20 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
-use super::connection::Link;
+use super::connection::Connection;
 use super::headers;
 use super::{ANSWER_TIMEOUT, Error, Settings};
 
 /// A connection for looking into the queues of a topology.
-pub struct Browser {
+pub struct QueueBrowser {
     settings: Settings,
-    connection: Link,
+    connection: Connection,
     publisher: Channel,
 }
 
 /// A message that was found in a queue.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct QueuedMessage {
     /// The body, as published.
     pub body: Vec<u8>,
     /// The producer's properties, with the headers of [`headers`](mod@headers) beside the producer's.
@@ -33,7 +33,7 @@ pub struct Found {
 
 /// What is to be done with a message that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// It stays.
     Keep,
     /// It goes back to the work queue, as if it had never failed.
@@ -44,14 +44,14 @@ pub enum Fate {
 
 /// How far a look went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
+pub struct Browsed {
     /// Messages looked at.
     pub seen: u64,
     /// Messages that were in the queue when the look began and were not looked at.
     pub rest: u64,
 }
 
-impl Browser {
+impl QueueBrowser {
     /// Connects, and declares the topology where it is missing.
     ///
     /// # Errors
@@ -81,31 +81,31 @@ impl Browser {
     ///
     /// # Errors
     /// [`Error::Lost`]; what was not decided stays where it is.
-    pub async fn look(
+    pub async fn browse(
         &self,
         queue: &ShortString,
         limit: u64,
-        mut decide: impl FnMut(&Found) -> Fate + Send,
-    ) -> Result<Looked, Error> {
+        mut decide: impl FnMut(&QueuedMessage) -> Disposition + Send,
+    ) -> Result<Browsed, Error> {
         let channel = self.connection.create_channel().await?;
         let waiting = waiting(&channel, queue).await?;
-        let mut looked = Looked { seen: 0, rest: waiting };
+        let mut browsed = Browsed { seen: 0, rest: waiting };
         let mut kept = None;
-        while looked.seen < waiting.min(limit) {
+        while browsed.seen < waiting.min(limit) {
             // Somebody else may have taken the rest.
             let Some(BasicGetMessage { delivery, .. }) =
                 channel.basic_get(queue.clone(), BasicGetOptions::default()).await?
             else {
-                looked.rest = looked.seen;
+                browsed.rest = browsed.seen;
                 break;
             };
-            looked.seen += 1;
-            let found = Found { body: delivery.data, properties: delivery.properties };
-            let remove = match decide(&found) {
-                Fate::Keep => false,
-                Fate::Purge => true,
-                Fate::Replay => {
-                    self.replay(&found).await?;
+            browsed.seen += 1;
+            let message = QueuedMessage { body: delivery.data, properties: delivery.properties };
+            let remove = match decide(&message) {
+                Disposition::Keep => false,
+                Disposition::Purge => true,
+                Disposition::Replay => {
+                    self.replay(&message).await?;
                     true
                 }
             };
@@ -120,19 +120,19 @@ impl Browser {
         }
         // Closing waits for the broker to have taken what was sent on the channel.
         channel.close(200, "looked".into()).await?;
-        looked.rest -= looked.seen;
-        Ok(looked)
+        browsed.rest -= browsed.seen;
+        Ok(browsed)
     }
 
     /// Publishes a message to the work queue with the producer's own properties, and waits for the confirm.
-    async fn replay(&self, found: &Found) -> Result<(), Error> {
+    async fn replay(&self, message: &QueuedMessage) -> Result<(), Error> {
         let (queue, options) =
             (self.settings.topology.queue(), BasicPublishOptions { mandatory: true, ..Default::default() });
-        let properties = headers::fresh(&found.properties);
+        let properties = headers::replay_properties(&message.properties);
         let publisher = &self.publisher;
         let confirmed = timeout(ANSWER_TIMEOUT, async {
             publisher
-                .basic_publish(ShortString::default(), queue.clone(), options, &found.body, properties)
+                .basic_publish(ShortString::default(), queue.clone(), options, &message.body, properties)
                 .await?
                 .await
         });
@@ -160,7 +160,7 @@ async fn waiting(channel: &Channel, queue: &ShortString) -> Result<u64, Error> {
     Ok(found.message_count().into())
 }
 
-impl Found {
+impl QueuedMessage {
     /// One of the headers of [`headers`](mod@headers), as text.
     pub fn header(&self, name: &str) -> Option<String> {
         let value = self.properties.headers().as_ref()?.inner().get(name)?;

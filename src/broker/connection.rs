@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use lapin::ConnectionProperties;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig};
-use lapin::{Connection, ConnectionProperties};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,15 +19,15 @@ use super::{CONNECT_TIMEOUT, Error, Settings};
 /// The client library keeps a thread and a socket for each connection until the peer has answered the handshake or the
 /// closing. A peer that has fallen silent never does, and heartbeats cover neither phase: an outage of that kind would
 /// cost one of each per attempt.
-pub(super) struct Link {
-    connection: Connection,
+pub(super) struct Connection {
+    connection: lapin::Connection,
     _held: DropGuard,
 }
 
-impl Deref for Link {
-    type Target = Connection;
+impl Deref for Connection {
+    type Target = lapin::Connection;
 
-    fn deref(&self) -> &Connection {
+    fn deref(&self) -> &lapin::Connection {
         &self.connection
     }
 }
@@ -35,7 +35,7 @@ impl Deref for Link {
 impl Settings {
     /// Connects. The library's own recovery stays off: it covers connection errors only, so a session that lost its
     /// channel or its consumer would look alive.
-    pub(super) async fn connect(&self) -> Result<Link, Error> {
+    pub(super) async fn connect(&self) -> Result<Connection, Error> {
         let uri = self.uri()?;
         let broker = format!("{}://{}:{}/{}", uri.scheme, uri.authority.host, uri.authority.port, uri.vhost);
         let failed = |reason: String| Error::Connect { broker: broker.clone(), reason };
@@ -46,7 +46,7 @@ impl Settings {
 
         let held = CancellationToken::new();
         let given_up = held.clone();
-        let connecting = Connection::connector(
+        let connecting = lapin::Connection::connector(
             uri,
             runtime,
             async move |uri, runtime| {
@@ -65,7 +65,7 @@ impl Settings {
         );
         let held = held.drop_guard();
         match timeout(limit, connecting).await {
-            Ok(Ok(connection)) => Ok(Link { connection, _held: held }),
+            Ok(Ok(connection)) => Ok(Connection { connection, _held: held }),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!("no session within {limit:?}"))),
         }

@@ -17,10 +17,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Link;
-use super::quarantine::Suspects;
+use super::connection::Connection;
+use super::quarantine::Quarantine;
 use super::receipt::Receipt;
-use super::session::{End, Rank, Session};
+use super::session::{End, Generation, Session};
 use super::{ANSWER_TIMEOUT, Settings};
 use crate::backpressure::backoff::Backoff;
 use crate::health::Condition;
@@ -31,7 +31,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// Longest delay: a broker that comes back is found within it, and a crowd of workers comes spread over it.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// How long a session must last for its end to count as a new trouble, not as more of the old.
-const SETTLED_DOWN: Duration = Duration::from_secs(30);
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// How long the end of a session waits for what is left to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,7 +42,7 @@ const QUEUES: &str = "queues";
 /// A consumer that survives its sessions.
 pub struct Consumer {
     deliveries: mpsc::UnboundedReceiver<Receipt>,
-    suspects: Suspects,
+    quarantine: Quarantine,
     /// Cancelled: no more deliveries. The session stays, for acknowledgements.
     stopping: CancellationToken,
     /// Cancelled: the session ends.
@@ -64,7 +64,7 @@ impl Consumer {
         let (sender, deliveries) = mpsc::unbounded_channel();
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
-        let suspects = Suspects::new(sessions, gate.clone());
+        let quarantine = Quarantine::new(sessions, gate.clone());
         let supervisor = Supervisor {
             settings,
             prefetch,
@@ -76,7 +76,7 @@ impl Consumer {
             stopping: stopping.clone(),
             closing: closing.clone(),
         };
-        Self { deliveries, suspects, stopping, closing, supervisor: tokio::spawn(supervisor.run()) }
+        Self { deliveries, quarantine, stopping, closing, supervisor: tokio::spawn(supervisor.run()) }
     }
 
     /// The next delivery, whichever session it comes from.
@@ -85,8 +85,8 @@ impl Consumer {
     }
 
     /// The messages that are to be processed alone.
-    pub fn suspects(&self) -> Suspects {
-        self.suspects.clone()
+    pub fn quarantine(&self) -> Quarantine {
+        self.quarantine.clone()
     }
 
     /// Stops consuming and gives back what was delivered and not yet taken by [`Self::next`]. Receipts already taken
@@ -121,30 +121,30 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self) {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        self.say(Some((NO_SESSION, "connecting".to_owned())));
-        let mut rank = Rank { generation: 0, lost: None };
+        self.set_condition(Some((NO_SESSION, "connecting".to_owned())));
+        let mut generation = Generation { number: 0, last_loss: None };
         loop {
-            rank.generation += 1;
+            generation.number += 1;
             let started = Instant::now();
             let closing = self.closing.clone();
             let end = tokio::select! {
-                end = self.session(rank) => end,
+                end = self.connect_and_run(generation) => end,
                 // Covers connecting and declaring; a running session sees it first and ends in order.
-                () = closed_for_longer(&closing) => Arc::new(End::Stopped),
+                () = closing_overdue(&closing) => Arc::new(End::Stopped),
             };
             self.metrics.session_ended(end.label());
-            self.say(Some((pause(&end), end.to_string())));
+            self.set_condition(Some((pause_cause(&end), end.to_string())));
             if self.closing.is_cancelled() {
                 return;
             }
             if !matches!(*end, End::Connect(_) | End::Topology(_)) {
-                rank.lost = Some(Instant::now());
+                generation.last_loss = Some(Instant::now());
             }
-            if started.elapsed() > SETTLED_DOWN {
+            if started.elapsed() > STABLE_AFTER {
                 backoff.reset();
             }
             let delay = backoff.next_delay();
-            tracing::warn!(generation = rank.generation, reason = %end, ?delay, "no session with the broker; trying again");
+            tracing::warn!(generation = generation.number, reason = %end, ?delay, "no session with the broker; trying again");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = self.closing.cancelled() => return,
@@ -152,56 +152,60 @@ impl Supervisor {
         }
     }
 
-    async fn session(&self, rank: Rank) -> Arc<End> {
-        let link = match self.settings.connect().await {
-            Ok(link) => Arc::new(link),
+    async fn connect_and_run(&self, generation: Generation) -> Arc<End> {
+        let connection = match self.settings.connect().await {
+            Ok(connection) => Arc::new(connection),
             Err(error) => return Arc::new(End::Connect(error)),
         };
-        let end = match self.open(&link, rank).await {
-            Ok((channel, session)) => self.live(&link, &channel, &session).await,
+        let end = match self.open_session(&connection, generation).await {
+            Ok((channel, session)) => self.run_session(&connection, &channel, &session).await,
             Err(end) => Arc::new(end),
         };
         // A connection that is gone already cannot be closed, and need not be.
-        let _ = timeout(CLOSE_TIMEOUT, link.close(200, "session over".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "session over".into())).await;
         end
     }
 
     /// Declares everything, and opens the channels.
-    async fn open(&self, link: &Arc<Link>, rank: Rank) -> Result<(Channel, Arc<Session>), End> {
+    async fn open_session(
+        &self,
+        connection: &Arc<Connection>,
+        generation: Generation,
+    ) -> Result<(Channel, Arc<Session>), End> {
         let topology = &self.settings.topology;
-        let declared = timeout(ANSWER_TIMEOUT, topology.declare(link)).await;
+        let declared = timeout(ANSWER_TIMEOUT, topology.declare(connection)).await;
         declared.map_err(|_| End::no_answer())?.map_err(End::Topology)?;
         let channels = timeout(ANSWER_TIMEOUT, async {
-            let channel = link.create_channel().await?;
+            let channel = connection.create_channel().await?;
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let session = Session::open(rank, link, topology.clone(), Arc::clone(&self.metrics)).await?;
+            let session = Session::open(generation, connection, topology.clone(), Arc::clone(&self.metrics)).await?;
             Ok::<_, End>((channel, Arc::new(session)))
         });
         channels.await.map_err(|_| End::no_answer())?
     }
 
     /// The session's life, from the first delivery to the last receipt.
-    async fn live(&self, link: &Link, channel: &Channel, session: &Arc<Session>) -> Arc<End> {
+    async fn run_session(&self, connection: &Connection, channel: &Channel, session: &Arc<Session>) -> Arc<End> {
         tracing::info!(generation = session.generation(), queue = %session.topology().queue(), "session with the broker");
         let _ = self.current.send_replace(Some(Arc::clone(session)));
         let end = tokio::select! {
-            end = self.hold(channel, session) => end,
-            end = trouble(link.events_listener()) => end,
-            end = self.tell(session) => end,
+            end = self.consume_while_open(channel, session) => end,
+            end = first_error(connection.events_listener()) => end,
+            end = self.report_refusals(session) => end,
         };
         let _ = self.current.send_replace(None);
         // Something else may have ended it before.
         session.end(end);
         let end = session.ended().await;
-        self.say(Some((pause(&end), end.to_string())));
+        self.set_condition(Some((pause_cause(&end), end.to_string())));
         // What is on its way back to the queue still goes out.
-        session.settling().close();
-        let _ = timeout(CLOSE_TIMEOUT, session.settling().wait()).await;
+        session.requeues().close();
+        let _ = timeout(CLOSE_TIMEOUT, session.requeues().wait()).await;
         end
     }
 
     /// Says whether the queues take what is published to them, until the session ends.
-    async fn tell(&self, session: &Session) -> End {
+    async fn report_refusals(&self, session: &Session) -> End {
         let mut refusals = session.refusals();
         loop {
             let reason = match &**refusals.borrow_and_update() {
@@ -211,7 +215,7 @@ impl Supervisor {
                     Some(format!("queue {queue} refuses messages; kept until there is room: {waiting}"))
                 }
             };
-            self.say(reason.map(|reason| (QUEUES, reason)));
+            self.set_condition(reason.map(|reason| (QUEUES, reason)));
             if refusals.changed().await.is_err() {
                 return End::Stopped;
             }
@@ -219,7 +223,7 @@ impl Supervisor {
     }
 
     /// Consumes whenever the gate is open, until something ends the session.
-    async fn hold(&self, channel: &Channel, session: &Arc<Session>) -> End {
+    async fn consume_while_open(&self, channel: &Channel, session: &Arc<Session>) -> End {
         let (mut gate, stopping) = (self.gate.clone(), self.stopping.clone());
         loop {
             let opens = async {
@@ -261,7 +265,7 @@ impl Supervisor {
                 },
                 _ = session.ended() => return ControlFlow::Break(End::Stopped),
                 () = self.stopping.cancelled() => break consumer.tag(),
-                () = closed(&mut gate) => break consumer.tag(),
+                () = gate_closed(&mut gate) => break consumer.tag(),
             }
         };
         tracing::info!(generation = session.generation(), "no longer consuming");
@@ -279,7 +283,7 @@ impl Supervisor {
     }
 
     /// Says what keeps the worker from working, and the pause that it is counted as, or that nothing does.
-    fn say(&self, hindrance: Option<(&'static str, String)>) {
+    fn set_condition(&self, hindrance: Option<(&'static str, String)>) {
         for cause in [NO_SESSION, QUEUES] {
             self.metrics.paused(cause, hindrance.as_ref().is_some_and(|(present, _)| *present == cause));
         }
@@ -294,7 +298,7 @@ impl Supervisor {
 }
 
 /// The pause that lasts from a session's end until the next one.
-fn pause(end: &End) -> &'static str {
+fn pause_cause(end: &End) -> &'static str {
     match end {
         End::Topology(_) => QUEUES,
         End::Connect(_) | End::Lost(_) | End::Cancelled | End::Ack(_) | End::Publish(_) | End::Stopped => NO_SESSION,
@@ -302,19 +306,19 @@ fn pause(end: &End) -> &'static str {
 }
 
 /// Completes when the gate closes.
-async fn closed(gate: &mut watch::Receiver<bool>) {
+async fn gate_closed(gate: &mut watch::Receiver<bool>) {
     // Whoever held the gate is gone: as good as closed.
     let _ = gate.wait_for(|open| !*open).await;
 }
 
 /// Completes when the session has had its time to end in order.
-async fn closed_for_longer(closing: &CancellationToken) {
+async fn closing_overdue(closing: &CancellationToken) {
     closing.cancelled().await;
     tokio::time::sleep(2 * CLOSE_TIMEOUT).await;
 }
 
 /// Completes at the first error of the connection, also while nothing is consumed.
-async fn trouble(events: impl Stream<Item = Event>) -> End {
+async fn first_error(events: impl Stream<Item = Event>) -> End {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {

@@ -38,7 +38,7 @@ const MAX_ERROR_BYTES: usize = 1024;
 const MAX_HEADERS_BYTES: usize = 64 * 1024;
 /// Headers that are not sent on: those that route copies of a message wherever it is published, and the broker's own,
 /// which would be taken for the count of the next queue.
-const LEFT_BEHIND: [&str; 3] = ["CC", "BCC", DELIVERY_COUNT];
+const NOT_FORWARDED: [&str; 3] = ["CC", "BCC", DELIVERY_COUNT];
 /// Persistent: the message survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -52,7 +52,7 @@ pub struct History {
     /// [`FIRST_ERROR_MS`], where it has failed before.
     pub first_error_ms: Option<u64>,
     /// How often its queue has taken it back from a consumer.
-    pub returns: u64,
+    pub delivery_count: u64,
 }
 
 impl History {
@@ -63,7 +63,7 @@ impl History {
             attempts: number(ATTEMPTS).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             first_received_ms: number(FIRST_RECEIVED_MS),
             first_error_ms: number(FIRST_ERROR_MS),
-            returns: number(DELIVERY_COUNT).unwrap_or_default(),
+            delivery_count: number(DELIVERY_COUNT).unwrap_or_default(),
         }
     }
 
@@ -111,7 +111,7 @@ impl Failed<'_> {
     /// The properties under which the message goes to a retry queue or the dead letters: the producer's own, with our
     /// headers beside the producer's.
     pub fn properties(&self, original: &BasicProperties) -> BasicProperties {
-        let mut headers = carried(original);
+        let mut headers = forwarded_headers(original);
         let text = |text: &str| AMQPValue::LongString(text.into());
         let mut set = |name: &'static str, value| {
             headers.insert(ShortString::from(name), value);
@@ -139,14 +139,14 @@ impl Failed<'_> {
 }
 
 /// The properties under which a message moves to another queue without having failed.
-pub(super) fn moved(original: &BasicProperties, first_received_ms: u64) -> BasicProperties {
-    let mut headers = carried(original);
+pub(super) fn forward_properties(original: &BasicProperties, first_received_ms: u64) -> BasicProperties {
+    let mut headers = forwarded_headers(original);
     headers.insert(FIRST_RECEIVED_MS.into(), long(first_received_ms));
     without_expiration_and_user(original).with_headers(headers).with_delivery_mode(PERSISTENT)
 }
 
 /// The headers of a message that are sent on with it.
-fn carried(original: &BasicProperties) -> FieldTable {
+fn forwarded_headers(original: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     let theirs = original.headers().clone().unwrap_or_default();
     let size = serde_json::to_vec(&theirs).map_or(usize::MAX, |json| json.len());
@@ -155,7 +155,7 @@ fn carried(original: &BasicProperties) -> FieldTable {
         return headers;
     }
     for (name, value) in &theirs {
-        if !LEFT_BEHIND.contains(&name.as_str()) {
+        if !NOT_FORWARDED.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -171,7 +171,7 @@ const FAILURES: [&str; 7] = [ATTEMPTS, FIRST_ERROR_MS, LAST_ERROR_MS, ERROR, STA
 
 /// The properties under which a dead letter goes back to the work queue: without its failures, but with the time of its
 /// first receipt, which may be its version.
-pub(super) fn fresh(dead: &BasicProperties) -> BasicProperties {
+pub(super) fn replay_properties(dead: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in &dead.headers().clone().unwrap_or_default() {
         if !FAILURES.contains(&name.as_str()) {
@@ -223,7 +223,10 @@ mod tests {
         assert_eq!(fresh, History::default());
         let once = failed(&fresh).properties(&BasicProperties::default());
         let history = History::read(&once);
-        assert_eq!(history, History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20), returns: 0 });
+        assert_eq!(
+            history,
+            History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20), delivery_count: 0 }
+        );
         let later = Failed { received_ms: 30, now_ms: 40, ..failed(&history) };
         let twice = later.properties(&once);
         assert_eq!(History::read(&twice), History { attempts: 2, ..history });
@@ -303,12 +306,12 @@ mod tests {
         headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongLongInt(7));
         headers.insert("trace".into(), AMQPValue::LongString("abc".into()));
         let original = BasicProperties::default().with_headers(headers);
-        assert_eq!(History::read(&original).returns, 7);
+        assert_eq!(History::read(&original).delivery_count, 7);
         let history = History::default();
-        for properties in [failed(&history).properties(&original), moved(&original, 5)] {
-            assert_eq!(History::read(&properties).returns, 0);
+        for properties in [failed(&history).properties(&original), forward_properties(&original, 5)] {
+            assert_eq!(History::read(&properties).delivery_count, 0);
             assert!(header(&properties, "trace").is_some());
         }
-        assert_eq!(History::read(&moved(&original, 5)).first_received_ms, Some(5));
+        assert_eq!(History::read(&forward_properties(&original, 5)).first_received_ms, Some(5));
     }
 }

@@ -6,7 +6,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::time::timeout;
 
-use super::connection::Link;
+use super::connection::Connection;
 use super::{ANSWER_TIMEOUT, Error, Settings};
 use crate::clock::now_ms;
 
@@ -18,7 +18,7 @@ const PERSISTENT: u8 = 2;
 /// Publishes messages to the work queue through the exchange.
 pub struct Publisher {
     settings: Settings,
-    connection: Link,
+    connection: Connection,
     channel: Channel,
     /// What is sent and not yet confirmed, by the caller's names; oldest first.
     window: VecDeque<(String, PublisherConfirm)>,

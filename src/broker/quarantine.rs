@@ -25,12 +25,12 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The suspects of whichever session lives.
 #[derive(Clone)]
-pub struct Suspects {
+pub struct Quarantine {
     sessions: watch::Receiver<Option<Arc<Session>>>,
     gate: watch::Receiver<bool>,
 }
 
-impl Suspects {
+impl Quarantine {
     pub(super) fn new(sessions: watch::Receiver<Option<Arc<Session>>>, gate: watch::Receiver<bool>) -> Self {
         Self { sessions, gate }
     }
@@ -45,18 +45,18 @@ impl Suspects {
     /// Takes one. `None` where another worker was faster, or there is no session.
     pub async fn take(&self) -> Option<Receipt> {
         let session = self.session()?;
-        let queue = session.topology().suspects().clone();
-        let taken = timeout(ANSWER_TIMEOUT, session.suspects.basic_get(queue, BasicGetOptions::default())).await;
+        let queue = session.topology().quarantine().clone();
+        let taken = timeout(ANSWER_TIMEOUT, session.quarantine.basic_get(queue, BasicGetOptions::default())).await;
         let BasicGetMessage { delivery, .. } = ended(&session, taken)??;
-        Some(Receipt::alone(delivery, session))
+        Some(Receipt::quarantined(delivery, session))
     }
 
     async fn count(&self) -> u32 {
         let Some(session) = self.session() else { return 0 };
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = session.topology().suspects().clone();
+        let queue = session.topology().quarantine().clone();
         let found =
-            timeout(ANSWER_TIMEOUT, session.suspects.queue_declare(queue, passive, FieldTable::default())).await;
+            timeout(ANSWER_TIMEOUT, session.quarantine.queue_declare(queue, passive, FieldTable::default())).await;
         ended(&session, found).map_or(0, |queue| queue.message_count())
     }
 

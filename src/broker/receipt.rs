@@ -24,7 +24,7 @@ pub struct Receipt {
     history: History,
     received_ms: u64,
     /// Taken from the queue of suspects.
-    alone: bool,
+    is_quarantined: bool,
     settled: bool,
 }
 
@@ -42,16 +42,16 @@ pub struct Cause {
 enum Step {
     DeadLetter(Reason),
     Retry(Option<Duration>),
-    Outlast(Duration),
-    PutOff,
-    GiveBack,
+    AwaitHost(Duration),
+    Defer,
+    Requeue,
 }
 
 /// How often a message may be taken back before it is processed alone. Restarts and pauses of the store take messages back
 /// too, so this blames nobody.
-const SUSPECT_AFTER: u64 = 4;
+const QUARANTINE_AFTER: u64 = 4;
 /// How many times a message may be alone in hand when the worker dies. More than once: somebody may have ended the worker.
-const DEATHS: u64 = 3;
+const POISON_AFTER: u64 = 3;
 
 /// The time between two moments in ms since the epoch; none where clocks disagree on their order.
 fn between(earlier_ms: u64, later_ms: u64) -> Duration {
@@ -64,10 +64,10 @@ fn step(verdict: Verdict, attempts: u32, failing_for: Duration) -> Step {
         Verdict::DeadLetter(reason) => Step::DeadLetter(reason),
         Verdict::Retry { reason, budget, .. } if attempts.saturating_add(1) > budget => Step::DeadLetter(reason),
         Verdict::Retry { after, .. } => Step::Retry(after),
-        Verdict::Outlast { reason, longest, .. } if failing_for > longest => Step::DeadLetter(reason),
-        Verdict::Outlast { after, .. } => Step::Outlast(after),
-        Verdict::PutOff => Step::PutOff,
-        Verdict::GiveBack => Step::GiveBack,
+        Verdict::AwaitHost { reason, longest, .. } if failing_for > longest => Step::DeadLetter(reason),
+        Verdict::AwaitHost { after, .. } => Step::AwaitHost(after),
+        Verdict::Defer => Step::Defer,
+        Verdict::Requeue => Step::Requeue,
     }
 }
 
@@ -84,32 +84,36 @@ impl Receipt {
             let age = received_ms.saturating_sub(sent.saturating_mul(1000));
             session.metrics().message_age(Duration::from_millis(age));
         }
-        Self { delivery, session, history, received_ms, alone: false, settled: false }
+        Self { delivery, session, history, received_ms, is_quarantined: false, settled: false }
     }
 
     /// The receipt of a message that was taken from the queue of suspects.
-    pub(super) fn alone(delivery: Delivery, session: Arc<Session>) -> Self {
+    pub(super) fn quarantined(delivery: Delivery, session: Arc<Session>) -> Self {
         let mut receipt = Self::new(delivery, session);
-        receipt.alone = true;
+        receipt.is_quarantined = true;
         receipt
     }
 
     /// Whether the message was taken back so often that it should be processed alone.
-    pub fn is_suspect(&self) -> bool {
-        !self.alone && self.session.tells_of_deaths() && self.history.returns >= SUSPECT_AFTER
+    pub fn needs_quarantine(&self) -> bool {
+        !self.is_quarantined
+            && self.session.delivery_count_is_reliable()
+            && self.history.delivery_count >= QUARANTINE_AFTER
     }
 
     /// How many workers died while this message alone was in their hands, where that is enough to blame it.
-    pub fn deaths(&self) -> Option<u64> {
-        let blamed = self.alone && self.session.tells_of_deaths() && self.history.returns >= DEATHS;
-        blamed.then_some(self.history.returns)
+    pub fn crash_count(&self) -> Option<u64> {
+        let blamed = self.is_quarantined
+            && self.session.delivery_count_is_reliable()
+            && self.history.delivery_count >= POISON_AFTER;
+        blamed.then_some(self.history.delivery_count)
     }
 
     /// Moves the message to the queue of suspects.
-    pub async fn set_apart(mut self) {
-        let queue = self.session.topology().suspects().clone();
-        tracing::warn!(returns = self.history.returns, %queue, "taken back again and again; to be processed alone");
-        self.retry(queue, self.moved(), "suspect").await;
+    pub async fn quarantine(mut self) {
+        let queue = self.session.topology().quarantine().clone();
+        tracing::warn!(delivery_count = self.history.delivery_count, %queue, "taken back again and again; to be processed alone");
+        self.retry(queue, self.forward_properties(), "suspect").await;
     }
 
     /// The number of the session that delivered the message.
@@ -139,7 +143,7 @@ impl Receipt {
 
     /// Completes when the session has ended: the broker delivers the message again, and whatever is still done about it
     /// here would be done twice, by more tasks than the prefetch count allows.
-    pub async fn outdated(&self) {
+    pub async fn session_ended(&self) {
         let _ = self.session.ended().await;
     }
 
@@ -159,8 +163,8 @@ impl Receipt {
         let now_ms = now_ms();
         let failing_for = self.history.first_error_ms.map_or(Duration::ZERO, |first| between(first, now_ms));
         match step(verdict, self.history.attempts, failing_for) {
-            Step::GiveBack => {}
-            Step::PutOff => self.put_off(&cause, now_ms).await,
+            Step::Requeue => {}
+            Step::Defer => self.defer(&cause, now_ms).await,
             Step::Retry(after) => {
                 let queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
                 tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
@@ -171,7 +175,7 @@ impl Receipt {
                 let failed = self.failed(&cause, now_ms);
                 self.retry(queue, failed.properties(&self.delivery.properties), whose).await;
             }
-            Step::Outlast(after) => {
+            Step::AwaitHost(after) => {
                 let queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
                 tracing::debug!(error = cause.error, %queue, "waiting for an outage to end");
                 let failed = Failed { counts: false, ..self.failed(&cause, now_ms) };
@@ -182,7 +186,7 @@ impl Receipt {
                 tracing::warn!(error = cause.error, reason = reason.code(), "dead-lettering");
                 let failed = Failed { reason: Some(reason), ..self.failed(&cause, now_ms) };
                 let properties = failed.properties(&self.delivery.properties);
-                if self.hand_over(queue, properties, Settled::Dead).await {
+                if self.republish(queue, properties, Settled::Dead).await {
                     self.session.metrics().dead_letter(reason);
                 }
             }
@@ -191,22 +195,22 @@ impl Receipt {
 
     /// Lets the message wait for about as long as it has waited already: what is put off again and again comes back more
     /// seldom.
-    async fn put_off(&mut self, cause: &Cause, now_ms: u64) {
+    async fn defer(&mut self, cause: &Cause, now_ms: u64) {
         let waited = between(self.first_received_ms(), now_ms);
         let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
         tracing::debug!(reason = cause.error, %queue, "putting a message off");
-        self.retry(queue, self.moved(), "busy").await;
+        self.retry(queue, self.forward_properties(), "busy").await;
     }
 
     /// Moves the message to a queue from which it comes back.
     async fn retry(&mut self, queue: ShortString, properties: BasicProperties, cause: &'static str) {
-        if self.hand_over(queue, properties, Settled::Retried).await {
+        if self.republish(queue, properties, Settled::Retried).await {
             self.session.metrics().retry(cause);
         }
     }
 
     /// Publishes the message to another queue, and acknowledges it here once the broker has confirmed the copy.
-    async fn hand_over(&mut self, queue: ShortString, properties: BasicProperties, how: Settled) -> bool {
+    async fn republish(&mut self, queue: ShortString, properties: BasicProperties, how: Settled) -> bool {
         self.session.publish(queue, &self.delivery.data, properties).await && self.ack(how).await
     }
 
@@ -224,8 +228,8 @@ impl Receipt {
     }
 
     /// The properties under which the message moves to another queue as it is.
-    fn moved(&self) -> BasicProperties {
-        headers::moved(&self.delivery.properties, self.first_received_ms())
+    fn forward_properties(&self) -> BasicProperties {
+        headers::forward_properties(&self.delivery.properties, self.first_received_ms())
     }
 
     /// Tells the broker that the message is settled. `false` where its session has ended: the broker delivers the
@@ -273,7 +277,8 @@ impl Drop for Receipt {
         let (acker, session) = (self.delivery.acker.clone(), Arc::clone(&self.session));
         // A message that was alone goes back among the others, and what it is suspected of is forgotten: it has not ended the
         // worker. Taken back by the broker it would count as if it had.
-        let moved = (self.alone && !panicking).then(|| (std::mem::take(&mut self.delivery.data), self.moved()));
+        let moved = (self.is_quarantined && !panicking)
+            .then(|| (std::mem::take(&mut self.delivery.data), self.forward_properties()));
         let settling = async move {
             let settled = if let Some((body, properties)) = moved {
                 let queue = session.topology().queue().clone();
@@ -287,7 +292,7 @@ impl Drop for Receipt {
                 session.end(End::Ack("a message could not be given back".to_owned()));
             }
         };
-        self.session.settling().spawn_on(settling, &runtime);
+        self.session.requeues().spawn_on(settling, &runtime);
     }
 }
 
@@ -310,9 +315,9 @@ mod tests {
     #[test]
     fn an_outage_ends_in_the_dead_letters_when_it_has_lasted_too_long() {
         let (longest, after) = (Duration::from_mins(1), Duration::from_secs(5));
-        let verdict = Verdict::Outlast { reason: Reason::HostFailed, longest, after };
+        let verdict = Verdict::AwaitHost { reason: Reason::HostFailed, longest, after };
         for attempts in [0, u32::MAX] {
-            assert_eq!(step(verdict, attempts, longest), Step::Outlast(after));
+            assert_eq!(step(verdict, attempts, longest), Step::AwaitHost(after));
             assert_eq!(step(verdict, attempts, longest * 2), Step::DeadLetter(Reason::HostFailed));
         }
     }
@@ -320,8 +325,8 @@ mod tests {
     #[test]
     fn history_matters_to_nothing_else() {
         for (attempts, failing_for) in [(0, Duration::ZERO), (9, Duration::MAX)] {
-            assert_eq!(step(Verdict::GiveBack, attempts, failing_for), Step::GiveBack);
-            assert_eq!(step(Verdict::PutOff, attempts, failing_for), Step::PutOff);
+            assert_eq!(step(Verdict::Requeue, attempts, failing_for), Step::Requeue);
+            assert_eq!(step(Verdict::Defer, attempts, failing_for), Step::Defer);
             let verdict = Verdict::DeadLetter(Reason::NotAnImage);
             assert_eq!(step(verdict, attempts, failing_for), Step::DeadLetter(Reason::NotAnImage));
         }

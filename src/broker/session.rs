@@ -11,18 +11,18 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::connection::Link;
+use super::connection::Connection;
 use super::topology::Topology;
 use super::{ANSWER_TIMEOUT, Error};
 use crate::backpressure::backoff::Backoff;
 use crate::metrics::Metrics;
 
 /// Bounds of the delay before a message that a queue refused is offered again.
-const OFFER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+const REPUBLISH_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// How long the end of a session may be why messages were taken back: they are at the head of the queue then, and in hand
 /// again soon.
-const AFTERMATH: Duration = Duration::from_mins(10);
+const LOSS_AFFECTS_COUNTS: Duration = Duration::from_mins(10);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -83,30 +83,30 @@ impl From<lapin::Error> for End {
 
 /// Which of this process' sessions one is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rank {
+pub(super) struct Generation {
     /// Counted from 1.
-    pub(super) generation: u64,
+    pub(super) number: u64,
     /// When the last one before it ended that had messages in hand.
-    pub(super) lost: Option<Instant>,
+    pub(super) last_loss: Option<Instant>,
 }
 
 /// One session, as its receipts see it.
 pub(super) struct Session {
-    rank: Rank,
+    generation: Generation,
     /// The first reason wins; whoever sets it wakes the session's loop.
     over: watch::Sender<Option<Arc<End>>>,
     /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
     /// which of them came back as unroutable. Mistaking that would lose a message.
     publisher: Mutex<Channel>,
     /// For looking at the suspects and taking one.
-    pub(super) suspects: Channel,
+    pub(super) quarantine: Channel,
     /// For other channels. The session's loop holds it: whoever still has a receipt keeps no connection alive.
-    link: Weak<Link>,
+    connection: Weak<Connection>,
     topology: Topology,
     /// The queues that refuse messages: one entry for each message that waits for room.
     refusals: watch::Sender<Vec<ShortString>>,
     /// Messages on their way back to the queue.
-    settling: TaskTracker,
+    requeues: TaskTracker,
     metrics: Arc<Metrics>,
 }
 
@@ -122,41 +122,41 @@ enum Published {
 impl Session {
     /// Opens the session's channels, but for the one that consumes.
     pub(super) async fn open(
-        rank: Rank,
-        link: &Arc<Link>,
+        generation: Generation,
+        connection: &Arc<Connection>,
         topology: Topology,
         metrics: Arc<Metrics>,
     ) -> lapin::Result<Self> {
         Ok(Self {
-            rank,
+            generation,
             over: watch::Sender::new(None),
-            publisher: Mutex::new(publisher(link).await?),
-            suspects: link.create_channel().await?,
-            link: Arc::downgrade(link),
+            publisher: Mutex::new(publisher(connection).await?),
+            quarantine: connection.create_channel().await?,
+            connection: Arc::downgrade(connection),
             topology,
             refusals: watch::Sender::default(),
-            settling: TaskTracker::new(),
+            requeues: TaskTracker::new(),
             metrics,
         })
     }
 
     pub(super) fn generation(&self) -> u64 {
-        self.rank.generation
+        self.generation.number
     }
 
     /// Whether messages that the broker has taken back were in the hands of workers that died, as far as can be known.
     /// Messages of a lost session are taken back too, while the worker lives. One that has lost a session lately therefore
     /// suspects nobody: if a message ends it, the next worker has lost none.
-    pub(super) fn tells_of_deaths(&self) -> bool {
-        self.rank.lost.is_none_or(|lost| lost.elapsed() > AFTERMATH)
+    pub(super) fn delivery_count_is_reliable(&self) -> bool {
+        self.generation.last_loss.is_none_or(|loss| loss.elapsed() > LOSS_AFFECTS_COUNTS)
     }
 
     pub(super) fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    pub(super) fn settling(&self) -> &TaskTracker {
-        &self.settling
+    pub(super) fn requeues(&self) -> &TaskTracker {
+        &self.requeues
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -194,10 +194,10 @@ impl Session {
     /// Publishes to one of our queues and waits for the broker's confirm. While the queue refuses the message it is
     /// kept, and offered again. Where there is no confirm the session ends, and the next one declares the queue again.
     pub(super) async fn publish(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> bool {
-        let mut backoff = Backoff::new(OFFER_AGAIN.0, OFFER_AGAIN.1);
+        let mut backoff = Backoff::new(REPUBLISH_DELAY.0, REPUBLISH_DELAY.1);
         let mut refused = None;
         loop {
-            match self.offer(queue.clone(), body, properties.clone()).await {
+            match self.try_publish(queue.clone(), body, properties.clone()).await {
                 Published::Confirmed => return true,
                 Published::Lost(reason) => {
                     self.end(End::Publish(reason));
@@ -213,17 +213,17 @@ impl Session {
         }
     }
 
-    async fn offer(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> Published {
+    async fn try_publish(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> Published {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let mut channel = self.publisher.lock().await;
         let offered = timeout(ANSWER_TIMEOUT, async {
             let confirm =
                 channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties).await?;
             let confirmation = confirm.await?;
-            if let (Confirmation::Nack(None), Some(link)) = (&confirmation, self.link.upgrade()) {
+            if let (Confirmation::Nack(None), Some(connection)) = (&confirmation, self.connection.upgrade()) {
                 // RabbitMQ 3.10 goes on refusing on a channel for as long as the queue is no shorter, although its limit
                 // may be gone.
-                *channel = publisher(&link).await?;
+                *channel = publisher(&connection).await?;
             }
             Ok::<_, lapin::Error>(confirmation)
         });
@@ -239,8 +239,8 @@ impl Session {
 }
 
 /// A channel whose messages the broker confirms.
-async fn publisher(link: &Link) -> lapin::Result<Channel> {
-    let channel = link.create_channel().await?;
+async fn publisher(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
 }

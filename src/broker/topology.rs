@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 
 use super::{Error, is_access_refusal, is_precondition_failure};
 
@@ -29,7 +29,7 @@ pub struct Topology {
     exchange: ShortString,
     queue: ShortString,
     dead: ShortString,
-    suspects: ShortString,
+    quarantine: ShortString,
     retries: Vec<RetryTier>,
 }
 
@@ -66,8 +66,8 @@ impl Topology {
                 Ok(RetryTier { delay: Duration::from_secs(seconds.into()), queue })
             })
             .collect::<Result<_, Error>>()?;
-        let [dead, suspects] = ["dead", "suspects"].map(|suffix| name(&format!("{queue}.{suffix}")));
-        Ok(Self { exchange: name(exchange)?, queue: name(queue)?, dead: dead?, suspects: suspects?, retries })
+        let [dead, quarantine] = ["dead", "suspects"].map(|suffix| name(&format!("{queue}.{suffix}")));
+        Ok(Self { exchange: name(exchange)?, queue: name(queue)?, dead: dead?, quarantine: quarantine?, retries })
     }
 
     /// The exchange that producers publish to, with the queue's name as routing key.
@@ -86,8 +86,8 @@ impl Topology {
     }
 
     /// The queue of messages that are to be processed alone.
-    pub fn suspects(&self) -> &ShortString {
-        &self.suspects
+    pub fn quarantine(&self) -> &ShortString {
+        &self.quarantine
     }
 
     /// The retry queues, by rising delay. Never empty.
@@ -106,7 +106,7 @@ impl Topology {
     }
 
     /// Declares everything; where this user may not declare, checks that everything is there.
-    pub(super) async fn declare(&self, connection: &Connection) -> Result<(), Error> {
+    pub(super) async fn declare(&self, connection: &lapin::Connection) -> Result<(), Error> {
         // A refused declaration closes its channel, so it has one to itself.
         let channel = connection.create_channel().await?;
         match self.declare_on(&channel, false).await {
@@ -149,7 +149,7 @@ impl Topology {
     /// Every queue with its arguments. Retry queues first: when the work queue exists, so does all it needs.
     fn queues(&self) -> Vec<(ShortString, FieldTable)> {
         let retries = self.retries.iter().map(|tier| (tier.queue.clone(), self.retry_arguments(tier)));
-        let plain = [&self.dead, &self.suspects, &self.queue].map(|name| (name.clone(), quorum()));
+        let plain = [&self.dead, &self.quarantine, &self.queue].map(|name| (name.clone(), quorum()));
         retries.chain(plain).collect()
     }
 

@@ -4,7 +4,7 @@ use strum::VariantArray;
 
 use super::*;
 use crate::embedding::Degenerate;
-use crate::outcome::Verdict::{DeadLetter, GiveBack, Outlast, PutOff, Retry};
+use crate::outcome::Verdict::{AwaitHost, DeadLetter, Defer, Requeue, Retry};
 
 fn host() -> String {
     "h".to_owned()
@@ -72,9 +72,9 @@ fn the_host_s_own_wish_travels_with_the_verdict() {
 #[test]
 fn a_host_that_failed_all_others_rests_and_our_own_haste_blames_nobody() {
     let failing = Failure::Embed(fetch::Error::Failing { host: host(), turns: 4 }.into());
-    let expected = Outlast { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
+    let expected = AwaitHost { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
     assert_eq!(failing.verdict(), expected);
-    assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), PutOff);
+    assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), Defer);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn nothing_is_dead_lettered_because_a_service_was_down() {
         Failure::Embed(decode::Error::Stopped.into()),
     ];
     for failure in failures {
-        assert_eq!(failure.verdict(), GiveBack, "{failure}");
+        assert_eq!(failure.verdict(), Requeue, "{failure}");
     }
 }
 

@@ -26,7 +26,7 @@ const NETWORK: &str = "network";
 const MISMATCH: &str = "mismatch";
 
 /// Looks at the store and the network for as long as the process lives, and at once when indexer or fetcher doubt them.
-pub struct Watch {
+pub struct GateKeeper {
     /// The store.
     pub store: Arc<Store>,
     /// The model that it must be made for.
@@ -38,25 +38,25 @@ pub struct Watch {
     /// Whether messages are consumed.
     pub gate: watch::Sender<bool>,
     /// For `/ready`: the store.
-    pub stored: watch::Sender<Condition>,
+    pub store_condition: watch::Sender<Condition>,
     /// For `/ready`: the network.
-    pub reached: watch::Sender<Condition>,
+    pub network_condition: watch::Sender<Condition>,
     /// For `imgdex_paused`.
     pub metrics: Arc<Metrics>,
 }
 
-impl Watch {
+impl GateKeeper {
     /// Opens and closes the gate.
     pub async fn run(self) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
-            let (store, network) = tokio::join!(self.examine(), self.fetcher.check_network());
+            let (store, network) = tokio::join!(self.check_store(), self.fetcher.check_network());
             let usable = store.is_ok() && network.is_ok();
             self.gate.send_if_modified(|open| std::mem::replace(open, usable) != usable);
-            show_pause(&self.metrics, store.as_ref().err().map(pause));
+            set_pause_cause(&self.metrics, store.as_ref().err().map(pause_cause));
             self.metrics.paused(NETWORK, network.is_err());
-            tell("store", &self.stored, store.map_err(|error| error.to_string()));
-            tell("network", &self.reached, network.map_err(|error| error.to_string()));
+            set_condition("store", &self.store_condition, store.map_err(|error| error.to_string()));
+            set_condition("network", &self.network_condition, network.map_err(|error| error.to_string()));
             if usable {
                 backoff.reset();
                 tokio::select! {
@@ -72,7 +72,7 @@ impl Watch {
     }
 
     /// Whether the store is there, made for this model, takes writes, and does not refuse nearly all documents.
-    async fn examine(&self) -> Result<(), store::Error> {
+    async fn check_store(&self) -> Result<(), store::Error> {
         self.store.check_writable(&self.model).await?;
         let Some(tripped) = self.breaker.tripped() else { return Ok(()) };
         let written = self.store.write(&tripped.samples).await?;
@@ -96,15 +96,15 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
             Ok(Some(meta)) => Manifest::find(&meta.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
             Ok(None) => {
                 let error = store::Error::new(store, ErrorKind::Missing);
-                Err((pause(&error), error.to_string()))
+                Err((pause_cause(&error), error.to_string()))
             }
-            Err(error) => Err((pause(&error), error.to_string())),
+            Err(error) => Err((pause_cause(&error), error.to_string())),
         };
         match found {
             Ok(model) => return model,
             Err((cause, reason)) => {
-                show_pause(metrics, Some(cause));
-                tell("store", condition, Err(reason));
+                set_pause_cause(metrics, Some(cause));
+                set_condition("store", condition, Err(reason));
             }
         }
         sleep(backoff.next_delay()).await;
@@ -112,7 +112,7 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
 }
 
 /// Why consuming rests while the store says this.
-fn pause(error: &store::Error) -> &'static str {
+fn pause_cause(error: &store::Error) -> &'static str {
     match &error.kind {
         ErrorKind::Missing | ErrorKind::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
         ErrorKind::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
@@ -129,14 +129,14 @@ fn pause(error: &store::Error) -> &'static str {
     }
 }
 
-fn show_pause(metrics: &Metrics, present: Option<&str>) {
+fn set_pause_cause(metrics: &Metrics, present: Option<&str>) {
     for cause in PAUSES {
         metrics.paused(cause, present == Some(cause));
     }
 }
 
 /// Updates a condition, and logs it where it changed.
-fn tell(what: &str, condition: &watch::Sender<Condition>, state: Condition) {
+fn set_condition(what: &str, condition: &watch::Sender<Condition>, state: Condition) {
     condition.send_if_modified(|old| {
         if *old == state {
             return false;

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::broker::consumer::Consumer;
-use crate::broker::quarantine::Suspects;
+use crate::broker::quarantine::Quarantine;
 use crate::broker::receipt::{Cause, Receipt};
 use crate::message::{self, Envelope};
 use crate::metrics::{Metrics, Stage};
@@ -37,7 +37,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     /// Read while a message is processed among others, written while one is processed alone.
-    company: RwLock<()>,
+    exclusive: RwLock<()>,
 }
 
 /// Processes deliveries until `stop`, then finishes what is in flight, gives back the rest, and closes the session, all
@@ -49,10 +49,10 @@ pub async fn run(
     stop: CancellationToken,
     drain_deadline: Duration,
 ) {
-    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), company: RwLock::default() });
+    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), exclusive: RwLock::default() });
     let tasks = TaskTracker::new();
     let abandon = CancellationToken::new();
-    let one_by_one = Arc::clone(&shared).suspects(consumer.suspects(), tasks.clone(), abandon.clone());
+    let one_by_one = Arc::clone(&shared).run_quarantine(consumer.quarantine(), tasks.clone(), abandon.clone());
     let one_by_one = tokio::spawn(stop.clone().run_until_cancelled_owned(one_by_one));
     while let Some(Some(receipt)) = stop.run_until_cancelled(consumer.next()).await {
         let (shared, abandon) = (Arc::clone(&shared), abandon.clone());
@@ -88,33 +88,33 @@ pub async fn run(
 impl Shared {
     /// One message, from delivery to settlement.
     async fn handle(&self, receipt: Receipt) {
-        if receipt.is_suspect() {
+        if receipt.needs_quarantine() {
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
-            return receipt.set_apart().instrument(span).await;
+            return receipt.quarantine().instrument(span).await;
         }
-        let company = self.company.read().await;
+        let exclusive = self.exclusive.read().await;
         if let Some((receipt, failure)) = self.process(receipt).await {
-            drop(company);
+            drop(exclusive);
             self.fail(receipt, &failure).await;
         }
     }
 
     /// Messages that were delivered again and again, each of them alone.
-    async fn suspects(self: Arc<Self>, suspects: Suspects, tasks: TaskTracker, abandon: CancellationToken) {
+    async fn run_quarantine(self: Arc<Self>, quarantine: Quarantine, tasks: TaskTracker, abandon: CancellationToken) {
         loop {
-            suspects.waiting().await;
-            let (shared, suspects, abandon) = (Arc::clone(&self), suspects.clone(), abandon.clone());
-            let alone = async move { abandon.run_until_cancelled(shared.handle_alone(&suspects)).await };
+            quarantine.waiting().await;
+            let (shared, quarantine, abandon) = (Arc::clone(&self), quarantine.clone(), abandon.clone());
+            let alone = async move { abandon.run_until_cancelled(shared.handle_quarantined(&quarantine)).await };
             // A task of its own, like every message: a panic ends no more than this.
             let _ = tasks.spawn(alone).await;
         }
     }
 
-    async fn handle_alone(&self, suspects: &Suspects) {
+    async fn handle_quarantined(&self, quarantine: &Quarantine) {
         // Before it is taken: whoever is in hand when a worker dies is suspected of it.
-        let alone = self.company.write().await;
-        let Some(receipt) = suspects.take().await else { return };
-        if let Some(deaths) = receipt.deaths() {
+        let alone = self.exclusive.write().await;
+        let Some(receipt) = quarantine.take().await else { return };
+        if let Some(deaths) = receipt.crash_count() {
             let error = format!("{deaths} workers died while this message alone was in their hands");
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
             let verdict = Verdict::DeadLetter(Reason::Poison);
@@ -135,7 +135,7 @@ impl Shared {
         let result = tokio::select! {
             result = timeout(LONGEST_HANDLING, self.pipeline.process(&envelope)) => result,
             // Somebody else is given the message now.
-            () = receipt.outdated() => return None,
+            () = receipt.session_ended() => return None,
         };
         let Ok(result) = result else {
             let image = message::name(&envelope.body);
@@ -157,7 +157,7 @@ impl Shared {
         let span = tracing::warn_span!("message", image = message::name(receipt.body()));
         let verdict = failure.verdict();
         let failing = async {
-            if verdict == Verdict::GiveBack {
+            if verdict == Verdict::Requeue {
                 tracing::warn!(%failure, "giving a message back");
                 let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
                 self.stop.run_until_cancelled(sleep(delay)).await;

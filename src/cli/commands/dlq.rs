@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::broker::browse::{Browser, Fate, Found, Looked};
+use crate::broker::browse::{Browsed, Disposition, QueueBrowser, QueuedMessage};
 use crate::cli::args::BrokerArgs;
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Error, Exit, setup};
@@ -94,20 +94,20 @@ pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
     match args.action {
         Action::List(args) => list(args).await,
         Action::Show(args) => show(args).await,
-        Action::Replay(args) => change(args, Fate::Replay, "replayed").await,
-        Action::Purge(args) => change(args, Fate::Purge, "removed").await,
+        Action::Replay(args) => change(args, Disposition::Replay, "replayed").await,
+        Action::Purge(args) => change(args, Disposition::Purge, "removed").await,
     }
 }
 
 /// Reads the dead letters; prints a note where there are more than `--limit`.
-async fn look(common: &Common, decide: impl FnMut(&Found) -> Fate + Send) -> Result<Looked, Error> {
+async fn look(common: &Common, decide: impl FnMut(&QueuedMessage) -> Disposition + Send) -> Result<Browsed, Error> {
     let settings = setup::broker(&common.broker, "dlq")?;
     let queue = settings.topology.dead().clone();
-    let browser = Browser::connect(settings).await?;
-    let looked = browser.look(&queue, common.limit, decide).await?;
+    let browser = QueueBrowser::connect(settings).await?;
+    let looked = browser.browse(&queue, common.limit, decide).await?;
     browser.close().await;
     if looked.rest > 0 {
-        let Looked { seen, rest } = looked;
+        let Browsed { seen, rest } = looked;
         output::note(format_args!("imgdex: {queue}: read {seen} messages; {rest} more were not read (--limit)"));
     }
     Ok(looked)
@@ -120,7 +120,7 @@ async fn list(args: List) -> Result<Exit, Error> {
         if args.reason.is_none() || letter.reason == args.reason {
             letters.push(letter);
         }
-        Fate::Keep
+        Disposition::Keep
     })
     .await?;
     output::records(args.output.format(), &letters, || table(&letters))?;
@@ -150,7 +150,7 @@ async fn show(args: Show) -> Result<Exit, Error> {
         if letter.id == args.id {
             shown.push(whole(&letter, found));
         }
-        Fate::Keep
+        Disposition::Keep
     })
     .await?;
     for letter in &shown {
@@ -164,7 +164,7 @@ async fn show(args: Show) -> Result<Exit, Error> {
 }
 
 /// A dead letter with its body, as text where it is text, and all its headers.
-fn whole(letter: &Letter, found: &Found) -> Value {
+fn whole(letter: &Letter, found: &QueuedMessage) -> Value {
     let headers = found.properties.headers().clone().unwrap_or_default();
     let headers = headers.inner().keys().map(|name| {
         let value = found.header(name.as_str()).map_or(Value::Null, Value::from);
@@ -177,16 +177,16 @@ fn whole(letter: &Letter, found: &Found) -> Value {
     })
 }
 
-async fn change(args: Change, fate: Fate, done: &str) -> Result<Exit, Error> {
+async fn change(args: Change, disposition: Disposition, done: &str) -> Result<Exit, Error> {
     let Which { reason, id, all } = &args.which;
     let mut changed = 0_u64;
     look(&args.common, |found| {
         let letter = Letter::of(found);
         if *all || reason.is_some() && letter.reason == *reason || id.as_ref() == Some(&letter.id) {
             changed += 1;
-            fate
+            disposition
         } else {
-            Fate::Keep
+            Disposition::Keep
         }
     })
     .await

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::broker::browse::{Browser, Fate, Looked};
+use crate::broker::browse::{Browsed, Disposition, QueueBrowser};
 use crate::cli::args::{BrokerArgs, StoreArgs};
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Error, Exit, setup};
@@ -41,7 +41,7 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
     let settings = setup::broker(&args.broker, "why")?;
     let topology = settings.topology.clone();
     let mut places = vec![indexed(&store, &args.id).await?];
-    let browser = Browser::connect(settings).await?;
+    let browser = QueueBrowser::connect(settings).await?;
     for tier in topology.retries() {
         places.extend(waiting(&browser, &tier.queue, "waiting for a retry", &args).await?);
     }
@@ -49,7 +49,7 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
     // These two are only counted: browsing takes messages away from the workers for that time, and would count as a failed
     // delivery in the quarantine.
     let mut ready = 0;
-    for queue in [topology.suspects(), topology.queue()] {
+    for queue in [topology.quarantine(), topology.queue()] {
         let messages = browser.count(queue).await?;
         ready += messages;
         let detail = format!("{messages} messages, which are not searched");
@@ -85,19 +85,19 @@ async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
 
 /// The messages about the image in a queue, one place each; with the number of messages beyond `--limit`.
 async fn waiting(
-    browser: &Browser,
+    browser: &QueueBrowser,
     queue: &lapin::types::ShortString,
     what: &str,
     args: &WhyArgs,
 ) -> Result<Vec<Place>, Error> {
     let mut letters = Vec::new();
-    let Looked { seen, rest } = browser
-        .look(queue, args.limit, |found| {
+    let Browsed { seen, rest } = browser
+        .browse(queue, args.limit, |found| {
             let letter = Letter::of(found);
             if letter.id == args.id {
                 letters.push(letter);
             }
-            Fate::Keep
+            Disposition::Keep
         })
         .await?;
     let more = if rest > 0 { format!("; {rest} more were not searched (--limit)") } else { String::new() };

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::server::admin;
 use crate::store::Store;
-use crate::worker::gate::{Watch, await_model};
+use crate::worker::gate::{GateKeeper, await_model};
 use crate::worker::{self, ACK_TIMEOUT};
 use crate::{footprint, machine, shutdown};
 
@@ -175,7 +175,16 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
     let fetcher = Arc::new(fetcher);
     let embedder = Embedder::new(Arc::clone(&fetcher), decoder, extractor, Arc::clone(&metrics));
     let pipeline = Pipeline::new(embedder, indexer, Arc::clone(&metrics));
-    let watch = Watch { store, model, breaker, fetcher, gate, stored, reached, metrics: Arc::clone(&metrics) };
+    let watch = GateKeeper {
+        store,
+        model,
+        breaker,
+        fetcher,
+        gate,
+        store_condition: stored,
+        network_condition: reached,
+        metrics: Arc::clone(&metrics),
+    };
     let watcher = tokio::spawn(watch.run());
     worker::run(consumer, pipeline, metrics, stop, Duration::from_secs(args.drain_deadline)).await;
     watcher.abort();

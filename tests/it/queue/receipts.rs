@@ -95,7 +95,7 @@ async fn a_dropped_receipt_requeues_its_message_and_a_finished_one_does_not() {
         panic!("a bug in a stage");
     });
     assert!(handling.await.unwrap_err().is_panic());
-    subject.next().await.fail(Verdict::GiveBack, cause("not its fault")).await;
+    subject.next().await.fail(Verdict::Requeue, cause("not its fault")).await;
     let last = subject.next().await;
     assert_eq!((body_of(&last), last.generation(), last.attempts()), ("a".to_owned(), 1, 0));
     last.done(Outcome::Indexed).await;
