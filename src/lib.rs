@@ -75,6 +75,8 @@ pub mod decode;
 pub mod distance;
 pub mod embedder;
 pub mod embedding;
+pub mod error_chain;
+pub mod excerpt;
 pub mod extract;
 pub mod fetch;
 pub mod footprint;

@@ -1,6 +1,5 @@
 //! One request and its answer.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +17,7 @@ use super::limits::deadline::Clock;
 use super::limits::host_health::Ending;
 use super::limits::per_host::Turns;
 use super::{Error, Settings, Timeouts, excerpt, host, retry_after};
+use crate::error_chain::{causes, innermost_cause};
 
 /// What is decoded, first; hosts that negotiate then do not send AVIF or HTML.
 const ACCEPTED: &str = "image/jpeg, image/png, image/webp, image/gif, image/bmp, */*;q=0.1";
@@ -192,11 +192,7 @@ fn wish(response: &Response) -> Option<Duration> {
     retry_after::parse(value, SystemTime::now())
 }
 
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-/// The innermost cause. The outer ones say "error sending request" and repeat the URL with its query.
+/// The innermost cause alone. The error itself says "error sending request" and repeats the URL with its query.
 fn reason(error: &reqwest::Error) -> String {
-    causes(error).skip(1).last().map_or_else(|| "no further reason".to_owned(), ToString::to_string)
+    innermost_cause(error).unwrap_or_else(|| "no further reason".to_owned())
 }

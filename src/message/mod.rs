@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::excerpt::excerpt;
+
 /// Longest document id in bytes: Elasticsearch refuses a whole bulk request for one longer id.
 pub const MAX_ID_BYTES: usize = 512;
 /// Longest URL in bytes; longer ones are refused by common servers too.
@@ -174,7 +176,7 @@ fn not_json(error: &serde_json::Error) -> Error {
 }
 
 fn quote(text: &str) -> String {
-    text.chars().take(LONGEST_QUOTE).collect()
+    excerpt(text, LONGEST_QUOTE)
 }
 
 fn bare_url(url: &str) -> WireReference {

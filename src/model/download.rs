@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::manifest::Source;
 use super::weights::{Error, MAX_IMPORT_BYTES, download_path};
+use crate::error_chain::innermost_cause;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of the server.
@@ -165,11 +166,6 @@ fn starts_at(answer: &reqwest::Response, offset: u64) -> bool {
     range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 
-/// The innermost reason: the outer ones only repeat the URL.
 fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    innermost_cause(error).unwrap_or_else(|| error.to_string())
 }

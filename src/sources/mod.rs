@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use url::Url;
 use walkdir::WalkDir;
 
+use crate::excerpt::excerpt;
 use crate::message::{self, WireReference};
 
 /// The help text of a SOURCE argument.
@@ -285,7 +286,7 @@ fn json(text: &str) -> Item {
             let name = reference.url.clone().or_else(|| reference.id.clone()).unwrap_or_else(|| text.to_owned());
             checked(name, reference)
         }
-        Err(error) => Err(Failed { name: text.chars().take(80).collect(), reason: error.to_string() }),
+        Err(error) => Err(Failed { name: excerpt(text, 80), reason: error.to_string() }),
     }
 }
 

@@ -1,6 +1,5 @@
 //! HTTP to Elasticsearch. No other module sends requests to it. No request is retried here; callers see every failure.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,8 @@ use tokio::sync::OnceCell;
 
 use super::address::Address;
 use super::bulk::VectorEncoding;
+use crate::error_chain::with_causes;
+use crate::excerpt::excerpt;
 use crate::store::{self, ErrorKind, Settings};
 
 /// How long a request may take, from connecting to the last byte of the response.
@@ -123,11 +124,12 @@ impl Client {
             if !pem.windows(PEM.len()).any(|window| window == PEM) {
                 return Err(unreadable("is not a PEM file with a certificate".to_owned()));
             }
-            let authority = Certificate::from_pem(&pem).map_err(|error| unreadable(chain(&error)))?;
+            let authority = Certificate::from_pem(&pem).map_err(|error| unreadable(with_causes(&error)))?;
             builder = builder.cert_validation(CertificateValidation::Full(authority));
         }
-        let transport =
-            builder.build().map_err(|error| failed(ErrorKind::Io(format!("the HTTP client: {}", chain(&error)))))?;
+        let transport = builder
+            .build()
+            .map_err(|error| failed(ErrorKind::Io(format!("the HTTP client: {}", with_causes(&error)))))?;
         Ok(Self { transport, vector_encoding: OnceCell::new() })
     }
 
@@ -141,13 +143,12 @@ impl Client {
         };
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         let sent = self.transport.send(method, path, headers, None::<&()>, body, Some(limit)).await;
-        let response =
-            sent.map_err(
-                |error| if error.is_timeout() { Error::Timeout(limit) } else { Error::NoResponse(chain(&error)) },
-            )?;
+        let response = sent.map_err(|error| {
+            if error.is_timeout() { Error::Timeout(limit) } else { Error::NoResponse(with_causes(&error)) }
+        })?;
         let status = response.status_code();
         let body = response.bytes().await.map_err(|error| {
-            if error.is_timeout() { Error::Timeout(limit) } else { Error::Truncated(chain(&error)) }
+            if error.is_timeout() { Error::Timeout(limit) } else { Error::Truncated(with_causes(&error)) }
         })?;
         if status.is_success() { Ok(body) } else { Err(reported(status.as_u16(), &body)) }
     }
@@ -271,23 +272,11 @@ fn reported(status: u16, body: &[u8]) -> Error {
 
 /// The error for a response that does not have the shape that Elasticsearch gives it.
 pub fn unexpected_response(status: u16, reason: &dyn std::error::Error, body: &[u8]) -> Error {
-    let excerpt = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+    const MAX_CHARS: usize = 120;
+    // Cut before it is read as text: the response may be large.
+    let start = String::from_utf8_lossy(&body[..body.len().min(4 * MAX_CHARS)]);
+    let excerpt = excerpt(&start, MAX_CHARS);
     Error::UnexpectedResponse { status, reason: reason.to_string(), excerpt }
-}
-
-/// An error's text with those of its causes: the outermost error seldom names the fault.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ": {part}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
