@@ -12,10 +12,8 @@ use crate::decode::pixels::Pixels;
 use crate::embedding::{Degenerate, Embedding};
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::model::vgg16::kernels;
 
-/// Images in one forward pass: past this the network is no faster per image, and a search would wait longer.
-pub const MAX_BATCH: usize = kernels::MAX_BATCH;
+pub use crate::model::MAX_BATCH;
 
 /// Why there are no features.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +145,6 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::decode::pixels::INPUT_BYTES;
     use crate::model;
 
     /// Says which images are in each batch, and answers when it is told to.
@@ -165,7 +162,7 @@ mod tests {
     }
 
     fn image(number: u8) -> Pixels {
-        Pixels::new(vec![number; INPUT_BYTES]).unwrap()
+        Pixels::new(1, vec![number; 3]).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@
 use std::fmt;
 
 use crate::decode;
-use crate::decode::pixels::INPUT_BYTES;
+use crate::model::manifest::Manifest;
 
 /// A worker with `vgg16` and two threads right after batches of eight images: 570 MiB, of which 370 are packed weights and most
 /// of the rest the maps between two layers.
@@ -73,7 +73,7 @@ impl Bound {
             ("files that move as they grow", times(cores as u64, max_image_bytes)),
             ("receiving", times(messages, RECEIVING)),
             ("decoders", decode::memory(max_image_pixels, cores, max_image_bytes)),
-            ("network inputs", times(messages, INPUT_BYTES as u64)),
+            ("network inputs", times(messages, Manifest::largest_input_bytes() as u64)),
             // The body as delivered and as it is read.
             ("messages and documents", times(messages, 2 * MESSAGE + METADATA)),
             ("requests to the store", times(2 * settings.bulks_in_flight as u64, settings.bulk_bytes as u64)),

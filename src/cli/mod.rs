@@ -21,7 +21,7 @@ use self::commands::{
 };
 pub use self::exit::{Error, Exit};
 use crate::config::Layers;
-use crate::model::vgg16::kernels::Kernel;
+use crate::simd::InstructionSet;
 
 /// Search by image, native to Elasticsearch.
 #[derive(Parser, Debug)]
@@ -128,7 +128,7 @@ fn config_file(arguments: &[OsString]) -> Option<OsString> {
 
 fn parse(layers: &Layers, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     // The last digits of features depend on the machine's instructions, so a report of a difference should name them.
-    let version = format!("{}\nkernel: {}", env!("CARGO_PKG_VERSION"), Kernel::best().name());
+    let version = format!("{}\nkernel: {}", env!("CARGO_PKG_VERSION"), InstructionSet::best().name());
     let command = Cli::command().long_version(version);
     let matches = layers.apply(command).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)

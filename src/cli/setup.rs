@@ -115,8 +115,7 @@ pub fn model_folder(args: &ModelArgs) -> Result<PathBuf, Error> {
 /// A model that cannot be used: instructions that the machine lacks were asked for, all else is a matter of files.
 #[allow(clippy::needless_pass_by_value)] // For `map_err`.
 pub fn model_failed(error: crate::model::Error) -> Error {
-    use crate::model::{Error::Kernel, vgg16::kernels::Error::Unavailable};
-    let exit = if matches!(error, Kernel(Unavailable(_))) { Exit::Config } else { Exit::Io };
+    let exit = if matches!(error, crate::model::Error::Unavailable(_)) { Exit::Config } else { Exit::Io };
     Error::new(exit, error.to_string())
 }
 
@@ -187,13 +186,13 @@ fn host_auth(args: &FetchArgs) -> Result<HashMap<String, SecretString>, Error> {
 
 /// The decode stage, sampling images as the model needs them.
 pub fn decoder(args: &FetchArgs, model: &Manifest) -> Decoder {
-    Decoder::new(decode::Settings {
-        preprocess: model.preprocess(),
+    let settings = decode::Settings {
         max_pixels: args.max_image_pixels,
         allow_tiff: args.allow_tiff,
         permits: cores(),
         timeout: DECODE_TIMEOUT,
-    })
+    };
+    Decoder::new(settings, model.sampling())
 }
 
 /// The broker of the arguments, checked and not connected to.

@@ -17,7 +17,6 @@ pub enum Error {
     /// A format that is recognised and not decoded.
     #[error("{format} is not supported{hint}")]
     Unsupported {
-        /// The format's name.
         format: &'static str,
         /// What can be done, or nothing.
         hint: &'static str,
@@ -25,45 +24,26 @@ pub enum Error {
     /// A format that is decoded, in a kind that is not: arithmetic coding, floating-point samples.
     #[error("this kind of {format} is not supported: {reason}")]
     Variant {
-        /// The format's name.
         format: &'static str,
         /// What the decoder said.
         reason: String,
     },
     /// More pixels than allowed.
     #[error("the image has {width} x {height} pixels, more than {limit} in all")]
-    TooLarge {
-        /// Pixels per row.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The most pixels allowed.
-        limit: u64,
-    },
+    TooLarge { width: u32, height: u32, limit: u64 },
     /// A side longer than any picture's.
     #[error("the image has {width} x {height} pixels; a side may have {limit}")]
-    TooLong {
-        /// Pixels per row.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The longest side allowed.
-        limit: u32,
-    },
+    TooLong { width: u32, height: u32, limit: u32 },
     /// The decoder gave up.
     #[error("damaged {format}: {reason}")]
     Malformed {
-        /// The format's name.
         format: &'static str,
         /// What the decoder said.
         reason: String,
     },
     /// Decoding took longer than allowed.
     #[error("decoding took longer than {limit:?}")]
-    Timeout {
-        /// The limit.
-        limit: Duration,
-    },
+    Timeout { limit: Duration },
     /// The decoder panicked; contained.
     #[error("the decoder panicked: {reason}")]
     Panicked {

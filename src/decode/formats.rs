@@ -4,13 +4,13 @@ use std::io::Cursor;
 
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 
-use super::raster::{Format, Limits, Named, Raster, Size, finish, malformed, size};
+use super::raster::{Format, Limits, Raster, Size, decoder_error, finish, malformed, size};
 use super::{Error, gif, jpeg, sniff, webp};
 
-/// How many pixels have to be held to decode the first frame of an image. Reads no further than the headers.
+/// The pixels that a decoder holds for the first frame of an image. Reads only the headers.
 ///
 /// # Errors
-/// As [`decode`], as far as the headers tell.
+/// Those of [`decode`] that the headers show.
 pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
     let format = sniff::sniff(bytes, limits.allow_tiff)?;
     Ok(match format {
@@ -18,8 +18,12 @@ pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
         Format::Gif => gif::open(bytes, limits)?.size.pixels(),
         Format::WebP => webp::measure(bytes, limits)?,
         Format::Png => png_size(bytes, limits)?.pixels(),
-        Format::Bmp => size(&BmpDecoder::new(Cursor::new(bytes)).named(format)?, format, limits)?.pixels(),
-        Format::Tiff => size(&TiffDecoder::new(Cursor::new(bytes)).named(format)?, format, limits)?.pixels(),
+        Format::Bmp => {
+            size(&BmpDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits)?.pixels()
+        }
+        Format::Tiff => {
+            size(&TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits)?.pixels()
+        }
     })
 }
 
@@ -34,12 +38,12 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
         Format::Gif => gif::decode(bytes, limits),
         Format::WebP => webp::decode(bytes, limits),
         Format::Png => {
-            // The decoder inflates a colour profile before it tells the size, so it needs its limits first.
+            // The decoder inflates a colour profile before it reports the size, so it needs its limits first.
             let memory = png_size(bytes, limits)?.memory();
-            finish(PngDecoder::with_limits(Cursor::new(bytes), memory).named(format)?, format, limits)
+            finish(PngDecoder::with_limits(Cursor::new(bytes), memory).map_err(decoder_error(format))?, format, limits)
         }
-        Format::Bmp => finish(BmpDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
-        Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).named(format)?, format, limits),
+        Format::Bmp => finish(BmpDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits),
+        Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first frame of a GIF, on its canvas as Pillow puts it there.
 //!
-//! The `gif` crate directly, because the `image` crate forgets the colour under a transparent pixel, which a model
-//! that ignores alpha sees.
+//! Uses the `gif` crate directly, because the `image` crate drops the colour of a transparent pixel, which a model that ignores
+//! alpha sees.
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
 use image::metadata::Orientation;
@@ -27,9 +27,9 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Opened<'a>, E
     options.set_memory_limit(MemoryLimit::Bytes(
         std::num::NonZeroU64::new(limits.max_pixels).unwrap_or(std::num::NonZeroU64::MIN),
     ));
-    let mut decoder = options.read_info(bytes).map_err(|error| broken(&error))?;
+    let mut decoder = options.read_info(bytes).map_err(|error| decoder_error(&error))?;
     let (canvas_width, canvas_height) = (u32::from(decoder.width()), u32::from(decoder.height()));
-    let first = decoder.next_frame_info().map_err(|error| broken(&error))?;
+    let first = decoder.next_frame_info().map_err(|error| decoder_error(&error))?;
     let first = first.ok_or_else(|| malformed(Format::Gif, "it has no frame"))?;
     let (left, top) = (u32::from(first.left), u32::from(first.top));
     let frame = Size { width: first.width.into(), height: first.height.into() };
@@ -43,7 +43,7 @@ pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Opened<'a>, E
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     let Opened { mut decoder, size, frame, left, top, transparent } = open(bytes, limits)?;
     let mut indices = vec![0; decoder.buffer_size()];
-    decoder.read_into_buffer(&mut indices).map_err(|error| broken(&error))?;
+    decoder.read_into_buffer(&mut indices).map_err(|error| decoder_error(&error))?;
     let palette = decoder.palette().unwrap_or_default();
     let color = |index: u8| -> [u8; 3] {
         let at = usize::from(index) * 3;
@@ -73,6 +73,6 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     Ok(Raster { size, format: Format::Gif, samples, orientation: Orientation::NoTransforms })
 }
 
-fn broken(error: &DecodingError) -> Error {
+fn decoder_error(error: &DecodingError) -> Error {
     malformed(Format::Gif, error.to_string())
 }

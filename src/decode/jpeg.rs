@@ -1,4 +1,4 @@
-//! JPEG through zune-jpeg directly: one parse of the headers, no copy of the file.
+//! JPEG with zune-jpeg directly: the headers are parsed once, and the file is not copied.
 //!
 //! Four-component files are taken as Pillow takes them: stored inverted, with or without Adobe's marker, then converted
 //! by `R = K - (255 - C) * K / 255`, which is zune's `C * K / 255` rounded the same way (no tie is possible: 255 is odd).
@@ -24,13 +24,13 @@ pub(super) struct Opened<'a> {
 
 /// Reads the headers, and checks the size.
 pub(super) fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Opened<'a>, Error> {
-    // Lenient like libjpeg, which warns and goes on; the cap on pixels is ours, so its own on sides is lifted.
+    // Lenient like libjpeg, which warns and continues. `Limits` checks the size, so its own limit on sides is raised.
     let options = DecoderOptions::default()
         .set_strict_mode(false)
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX));
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|error| refused(&error))?;
+    decoder.decode_headers().map_err(|error| decoder_error(&error))?;
     let (Some((width, height)), Some(color)) = (decoder.dimensions(), decoder.input_colorspace()) else {
         return Err(malformed(Format::Jpeg, "it has no frame header"));
     };
@@ -49,7 +49,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     let grey = color == ColorSpace::Luma;
     decoder.set_options(options.jpeg_set_out_colorspace(if grey { ColorSpace::Luma } else { ColorSpace::RGB }));
     let expected = size.pixels() as usize * if grey { 1 } else { 3 };
-    let buffer = decoder.decode().map_err(|error| refused(&error))?;
+    let buffer = decoder.decode().map_err(|error| decoder_error(&error))?;
     if buffer.len() != expected {
         return Err(malformed(Format::Jpeg, format!("{} bytes of samples, not {expected}", buffer.len())));
     }
@@ -57,7 +57,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     Ok(Raster { size, format: Format::Jpeg, samples, orientation: orientation.unwrap_or(Orientation::NoTransforms) })
 }
 
-fn refused(error: &DecodeErrors) -> Error {
+fn decoder_error(error: &DecodeErrors) -> Error {
     match error {
         DecodeErrors::Unsupported(scheme) => {
             Error::Variant { format: Format::Jpeg.name(), reason: format!("{scheme:?}") }
@@ -66,8 +66,8 @@ fn refused(error: &DecodeErrors) -> Error {
     }
 }
 
-/// Whether the end-of-image marker follows the scans. Without it the decoder would fill the missing part with grey
-/// and say nothing, and the features would be of an image that does not exist; Pillow refuses such files too.
+/// Whether the end-of-image marker follows the scans. Without it the decoder would silently fill the missing part with grey, and
+/// the features would be of an image that does not exist. Pillow refuses such files too.
 fn is_complete(bytes: &[u8]) -> bool {
     const TEM: u8 = 0x01;
     const SOI: u8 = 0xd8;
@@ -79,7 +79,7 @@ fn is_complete(bytes: &[u8]) -> bool {
             Some(&EOI) => return true,
             // Stuffing, fill bytes, restarts: inside or between scans, without a length.
             None | Some(&(0 | 0xff | TEM | 0xd0..=0xd7 | SOI)) => {}
-            // A segment: skipped whole, so that a thumbnail's end does not count.
+            // A segment is skipped whole, so that the end marker of a thumbnail does not count.
             Some(_) => match bytes.get(at + 1..at + 3) {
                 Some(&[high, low]) => at += 1 + usize::from(u16::from_be_bytes([high, low])),
                 _ => return false,

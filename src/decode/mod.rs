@@ -1,4 +1,4 @@
-//! Bytes to pixels: limits before allocation, panics contained, a cap on time.
+//! Bytes to pixels: limits are checked before allocation, panics are contained, time is limited.
 //!
 //! [`formats`] decodes, pure and synchronous; [`preprocess`] samples; this file is the stage around both.
 
@@ -23,14 +23,13 @@ use tokio::time::timeout;
 
 pub use self::error::Error;
 use self::pixels::Pixels;
-use self::preprocess::Preprocess;
+use self::preprocess::Sampling;
 use self::raster::Limits;
 pub use self::raster::{Format, Size};
 
 /// A decoded image, sampled to what the model takes.
 #[derive(Debug)]
 pub struct Picture {
-    /// The network input.
     pub pixels: Pixels,
     /// The size of the original.
     pub size: Size,
@@ -38,11 +37,8 @@ pub struct Picture {
     pub format: Format,
 }
 
-/// Limits of decoding, and what to make of the pixels.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How pixels become network input.
-    pub preprocess: Preprocess,
     /// Most pixels of an image.
     pub max_pixels: u64,
     /// Whether TIFF is decoded.
@@ -53,9 +49,9 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// Images of so many pixels are decoded without asking for memory: what they need is counted for each permit.
+/// Most pixels of an image that waits for no memory: what it needs is counted for each permit.
 const SMALL: u64 = 4_000_000;
-/// What the memory for large images is counted in: a semaphore's permits are 32-bit numbers.
+/// The unit of the memory for large images: a semaphore's permits are 32-bit numbers.
 const UNIT: u64 = 1 << 20;
 
 /// The most memory that decoding takes with these limits: the largest image, and small ones beside it.
@@ -71,44 +67,43 @@ fn pixel_memory(pixels: u64) -> u64 {
     pixels.saturating_mul(raster::BYTES_PER_PIXEL)
 }
 
-/// The decode stage: a bounded number of images at a time, each on a thread of its own, large ones only as far as the
-/// memory of one largest image goes.
+/// The decode stage: a bounded number of images at a time, each on a thread of its own. Large ones share the memory of one
+/// largest image.
 pub struct Decoder {
     settings: Settings,
+    sampling: Sampling,
     permits: Arc<Semaphore>,
     /// For images that are not small.
     room: Arc<Semaphore>,
 }
 
 impl Decoder {
-    /// A stage with these limits.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, sampling: Sampling) -> Self {
         let permits = Arc::new(Semaphore::new(settings.permits.clamp(1, Semaphore::MAX_PERMITS)));
         let room = Arc::new(Semaphore::new(units(settings.max_pixels) as usize));
-        Self { settings, permits, room }
+        Self { settings, sampling, permits, room }
     }
 
     /// Decodes one image and samples it for the model.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn decode(&self, bytes: Bytes) -> Result<Picture, Error> {
-        let Settings { preprocess, max_pixels, allow_tiff, .. } = self.settings;
+        let Settings { max_pixels, allow_tiff, .. } = self.settings;
+        let Sampling { preprocess, size } = self.sampling;
         let headers = bytes.clone();
         let measured = self.contained(move || formats::measure(&headers, &Limits { max_pixels, allow_tiff })).await?;
         // Not part of the image's own time.
         let room = self.room(measured).await?;
         self.contained(move || {
             let raster = formats::decode(&bytes, &Limits { max_pixels: measured, allow_tiff })?;
-            let picture = Picture { pixels: preprocess.apply(&raster), size: raster.size, format: raster.format };
-            // Held by the thread, which may run on when its caller has given up.
+            let pixels = preprocess.apply(&raster, size);
+            let picture = Picture { pixels, size: raster.size, format: raster.format };
+            // Held by the thread, which may still run after its caller has given up.
             drop((raster, room));
             Ok(picture)
         })
         .await
     }
 
-    /// Waits until there is memory for so many pixels.
+    /// Waits until there is memory for that many pixels.
     async fn room(&self, pixels: u64) -> Result<Option<OwnedSemaphorePermit>, Error> {
         if pixels <= SMALL {
             return Ok(None);
@@ -119,9 +114,9 @@ impl Decoder {
 
     /// Runs work that may hang or panic.
     ///
-    /// The thread holds the permit, not the caller: one that overruns keeps its place until it ends, so that hostile
-    /// images can slow decoding but never pile up. It is a plain thread because a runtime waits for its blocking
-    /// threads when it stops, and a stuck decoder must not keep the process from ending.
+    /// The thread holds the permit, not the caller: a thread that overruns keeps it until it ends, so that hostile images can
+    /// slow decoding but never pile up. It is a plain thread because a runtime waits for its blocking threads when it stops, and a
+    /// stuck decoder must not prevent the process from ending.
     async fn contained<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -129,7 +124,7 @@ impl Decoder {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::Stopped)?;
         let (answer, answered) = oneshot::channel();
         let run = move || {
-            // A decoder that panicked is dropped with all it had, so no broken state is seen again.
+            // A decoder that panicked is dropped with all its state, so none of it is used again.
             let result = catch_unwind(AssertUnwindSafe(work));
             drop(permit);
             // The caller may have given up.
@@ -149,7 +144,7 @@ impl Decoder {
     }
 }
 
-/// The memory of an image's pixels in [`UNIT`]s; beyond what can be counted it is as good as unlimited.
+/// The memory of an image's pixels in [`UNIT`]s, at most the largest number that a semaphore counts.
 fn units(pixels: u64) -> u32 {
     u32::try_from(pixel_memory(pixels).div_ceil(UNIT)).unwrap_or(u32::MAX)
 }

@@ -1,22 +1,23 @@
 //! A decoded image, the limits on it, and the way from a decoder of the `image` crate to one.
 
-use image::error::{ImageError, ImageResult};
+use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder};
+
+use strum::IntoStaticStr;
 
 use super::Error;
 
 /// Width and height of the image as it is stored, before any orientation is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Pixels per row.
     pub width: u32,
-    /// Rows.
     pub height: u32,
 }
 
 /// The formats that are decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Format {
     /// JPEG, baseline and progressive.
     Jpeg,
@@ -26,7 +27,6 @@ pub enum Format {
     WebP,
     /// GIF, the first frame.
     Gif,
-    /// Windows bitmap.
     Bmp,
     /// TIFF, only where it is allowed.
     Tiff,
@@ -35,18 +35,10 @@ pub enum Format {
 impl Format {
     /// The name stored in documents.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-            Self::Gif => "gif",
-            Self::Bmp => "bmp",
-            Self::Tiff => "tiff",
-        }
+        self.into()
     }
 }
 
-/// What one image may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most pixels.
@@ -58,13 +50,11 @@ pub struct Limits {
 /// A decoded image: the samples of its first frame as the file stores them, row by row from the top.
 #[derive(Debug)]
 pub struct Raster {
-    /// Pixels per row, and rows.
     pub size: Size,
-    /// The format, by magic bytes.
     pub format: Format,
     /// The samples; always `width * height` pixels.
     pub samples: Samples,
-    /// How the image is to be turned for viewing, from its EXIF data or TIFF tag; not applied yet.
+    /// How a viewer would turn the image, from its EXIF data or TIFF tag; not applied yet.
     pub orientation: Orientation,
 }
 
@@ -73,7 +63,7 @@ pub struct Raster {
 pub enum Samples {
     /// One byte per pixel.
     Grey8(Vec<u8>),
-    /// One 16-bit value per pixel. Kept apart because models differ in how they reduce it.
+    /// One 16-bit value per pixel. A layout of its own because models reduce it in different ways.
     Grey16(Vec<u16>),
     /// Three bytes per pixel.
     Rgb8(Vec<u8>),
@@ -83,7 +73,7 @@ pub enum Samples {
 
 /// The longest side: for each pixel of a side, sampling keeps some bytes that [`BYTES_PER_PIXEL`] does not count.
 const MAX_SIDE: u32 = 1 << 20;
-/// The widest pixel that any decoder hands over: 16-bit RGBA.
+/// The widest pixel of any decoder: 16-bit RGBA.
 const MAX_PIXEL_BYTES: u64 = 8;
 /// What a decoder may allocate besides the image itself: colour profiles, tables, windows.
 pub const WORKING_MEMORY: u64 = 64 << 20;
@@ -138,13 +128,13 @@ pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Li
     if length > size.pixels() * MAX_PIXEL_BYTES {
         return Err(Error::Variant { format: format.name(), reason: format!("{color:?} samples") });
     }
-    decoder.set_limits(size.memory()).named(format)?;
+    decoder.set_limits(size.memory()).map_err(decoder_error(format))?;
     let mut buffer = vec![0; length as usize];
-    decoder.read_image(&mut buffer).named(format)?;
+    decoder.read_image(&mut buffer).map_err(decoder_error(format))?;
     Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation })
 }
 
-/// Brings samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.
+/// Converts samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.
 fn samples(format: Format, color: ColorType, buffer: Vec<u8>) -> Result<Samples, Error> {
     Ok(match color {
         ColorType::L8 => Samples::Grey8(buffer),
@@ -176,16 +166,10 @@ pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {
     Error::Malformed { format: format.name(), reason: reason.into() }
 }
 
-/// Results of the `image` crate, with the format's name in the error.
-pub(super) trait Named<T> {
-    fn named(self, format: Format) -> Result<T, Error>;
-}
-
-impl<T> Named<T> for ImageResult<T> {
-    fn named(self, format: Format) -> Result<T, Error> {
-        self.map_err(|error| match error {
-            ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
-            other => malformed(format, other.to_string()),
-        })
+/// An error of the `image` crate, with the format's name.
+pub(super) fn decoder_error(format: Format) -> impl Fn(ImageError) -> Error {
+    move |error| match error {
+        ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
+        other => malformed(format, other.to_string()),
     }
 }

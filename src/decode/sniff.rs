@@ -1,10 +1,10 @@
-//! What a file is, by its first bytes. Names, extensions and content types are not asked: they lie too often.
+//! The format of a file by its first bytes. Names, extensions and content types do not count: they are wrong too often.
 
 use super::{Error, Format};
 
 /// How much of a text is searched for the tag that names it: past a byte order mark, comments and a prolog.
 const TEXT_WINDOW: usize = 1024;
-/// How many bytes of an unknown file are shown.
+/// Bytes of an unknown file that an error shows.
 const SHOWN: usize = 16;
 
 /// Formats that are recognised by a prefix and not decoded.
@@ -31,7 +31,7 @@ const REFUSED: [(&[u8], &str); 20] = [
     (b"Rar!", "a RAR archive"),
 ];
 
-/// The format of a file, or why it is none that is decoded.
+/// The format of a file, or the error that it is refused with.
 pub(super) fn sniff(bytes: &[u8], allow_tiff: bool) -> Result<Format, Error> {
     let format = match bytes {
         [] => return Err(Error::Empty),
@@ -64,7 +64,7 @@ fn refusal(bytes: &[u8]) -> Error {
     }
 }
 
-/// The major brand of an ISO base media file (ISO/IEC 14496-12) names what is in it.
+/// The content of an ISO base media file (ISO/IEC 14496-12) by its major brand.
 fn isobmff(brand: &[u8]) -> &'static str {
     match brand.get(..4) {
         Some(b"avif" | b"avis") => "AVIF",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused_by_name() {
+    fn files_that_are_not_images_are_refused_by_name() {
         for (bytes, expected) in [
             (&b""[..], "the file is empty"),
             (b"II*\0", "TIFF is not supported unless it is allowed with --allow-tiff"),

@@ -1,5 +1,5 @@
-//! WebP: the container is checked before the decoder sees it, because the decoder believes the lengths it reads and
-//! refuses files whose feature flags promise a chunk that is not there, which libwebp, and so Pillow, decodes.
+//! WebP. The container is checked before the decoder sees it: the decoder trusts the lengths that it reads, and it refuses files
+//! whose feature flags announce a chunk that is missing, which libwebp, and so Pillow, decodes.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -7,18 +7,18 @@ use std::io::Cursor;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
-use super::raster::{Limits, Named, Raster, finish, malformed, size};
+use super::raster::{Limits, Raster, decoder_error, finish, malformed, size};
 use super::{Error, Format, Size};
 
 /// Feature flags of the VP8X chunk (RFC 9649, section 2.7).
 const ALPHA: u8 = 0x10;
 const EXIF: u8 = 0x08;
 const XMP: u8 = 0x04;
-/// Where the flags are when the first chunk is VP8X.
+/// The offset of the flags when the first chunk is VP8X.
 const FLAGS_AT: usize = 20;
 /// `RIFF`, size, `WEBP`.
 const HEADER: usize = 12;
-/// Of an ANMF chunk, before its own chunks.
+/// Bytes of an ANMF chunk before its own chunks.
 const FRAME_HEADER: usize = 16;
 
 /// The pixels of the canvas, or of a bitstream that is larger.
@@ -32,17 +32,17 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     let container = Container::checked(bytes, limits)?;
     let mut raster = finish(container.decoder()?, Format::WebP, limits)?;
     if let Some(exif) = container.exif {
-        // Some writers keep the prefix that EXIF has in JPEG.
+        // Some writers keep the prefix of EXIF in JPEG.
         let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
         raster.orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
     }
     Ok(raster)
 }
 
-/// What must be known of a file before it is decoded.
+/// The facts about a file that decoding needs.
 #[expect(clippy::struct_excessive_bools, reason = "each is one independent flag of the file's header")]
 struct Container<'a> {
-    /// The file as far as its own length says.
+    /// The file up to the length in its header.
     file: &'a [u8],
     extended: bool,
     animated: bool,
@@ -50,7 +50,7 @@ struct Container<'a> {
     alpha: bool,
     xmp: bool,
     exif: Option<&'a [u8]>,
-    /// The sizes of the bitstreams: a small canvas may hold a huge one.
+    /// The sizes of the bitstreams: one may be much larger than the canvas.
     bitstreams: Vec<Size>,
 }
 
@@ -65,10 +65,10 @@ impl<'a> Container<'a> {
     }
 
     fn decoder(&self) -> Result<WebPDecoder<Cursor<Cow<'a, [u8]>>>, Error> {
-        WebPDecoder::new(Cursor::new(self.mended())).named(Format::WebP)
+        WebPDecoder::new(Cursor::new(self.corrected())).map_err(decoder_error(Format::WebP))
     }
 
-    /// Walks the chunks; `None` if one reaches beyond the end.
+    /// Reads the chunks; `None` if one reaches beyond the end.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
         let file = bytes.get(..length.checked_add(8)?)?;
@@ -86,7 +86,7 @@ impl<'a> Container<'a> {
     }
 
     fn walk(&mut self, mut chunks: &'a [u8]) -> Option<()> {
-        // Fewer than eight bytes are padding or rubbish, not a chunk.
+        // Fewer than eight bytes are not a chunk.
         while let Some((header, rest)) = chunks.split_first_chunk::<8>() {
             let [kind @ .., a, b, c, d] = header;
             let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
@@ -114,8 +114,8 @@ impl<'a> Container<'a> {
         Some(())
     }
 
-    /// The file without flags for chunks that it has not.
-    fn mended(&self) -> Cow<'a, [u8]> {
+    /// The file without the flags of missing chunks.
+    fn corrected(&self) -> Cow<'a, [u8]> {
         let Some(flags) = self.file.get(FLAGS_AT).filter(|_| self.extended) else {
             return Cow::Borrowed(self.file);
         };
@@ -132,9 +132,9 @@ impl<'a> Container<'a> {
         if flags & false_flags == 0 {
             return Cow::Borrowed(self.file);
         }
-        let mut mended = self.file.to_vec();
-        mended[FLAGS_AT] &= !false_flags;
-        Cow::Owned(mended)
+        let mut corrected = self.file.to_vec();
+        corrected[FLAGS_AT] &= !false_flags;
+        Cow::Owned(corrected)
     }
 }
 

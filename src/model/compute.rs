@@ -1,4 +1,4 @@
-//! How features are computed: the settings, and what they come to on this machine.
+//! The settings of computation, which every model takes as far as they concern it.
 
 use std::num::NonZeroUsize;
 
@@ -6,9 +6,7 @@ use candle_core::Device;
 use clap::ValueEnum;
 
 use super::Error;
-use super::vgg16::kernels::{self, Kernel, Plan};
-use super::weights::Loaded;
-use crate::machine::memory_limit;
+use crate::simd::{InstructionSet, Unavailable};
 
 /// The setting `--kernel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -20,7 +18,7 @@ pub enum KernelChoice {
     Avx512,
     /// AVX2 and FMA
     Avx2,
-    /// What every CPU has
+    /// Instructions that every CPU has
     Portable,
     /// The stock convolutions of Candle: slow, for comparison
     Candle,
@@ -44,30 +42,25 @@ pub enum PlanChoice {
     Small,
 }
 
-/// The cgroup's limit below which memory is worth more than time.
-const SMALL_BELOW: u64 = 2 << 30;
-
-/// The settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compute {
-    /// The instructions.
     pub kernel: KernelChoice,
     /// Time or memory.
     pub plan: PlanChoice,
-    /// Threads; `None` takes as many as the cgroup grants.
+    /// `None` takes as many threads as the cgroup grants.
     pub threads: Option<NonZeroUsize>,
-    /// Keeps packed weights in memory only, and writes no file of them.
+    /// Keeps packed weights in memory, and writes no file of them.
     pub no_packed_file: bool,
 }
 
 impl Compute {
-    /// The kernel; `None` is Candle's own convolutions.
-    pub fn kernel(&self) -> Option<Kernel> {
+    /// The instructions of this program's own kernels; `None` stands for Candle's convolutions.
+    pub fn instructions(&self) -> Option<InstructionSet> {
         match self.kernel {
-            KernelChoice::Auto => Some(Kernel::best()),
-            KernelChoice::Avx512 => Some(Kernel::Avx512),
-            KernelChoice::Avx2 => Some(Kernel::Avx2),
-            KernelChoice::Portable => Some(Kernel::Portable),
+            KernelChoice::Auto => Some(InstructionSet::best()),
+            KernelChoice::Avx512 => Some(InstructionSet::Avx512),
+            KernelChoice::Avx2 => Some(InstructionSet::Avx2),
+            KernelChoice::Portable => Some(InstructionSet::Portable),
             KernelChoice::Candle => None,
             #[cfg(feature = "cuda")]
             KernelChoice::Cuda => None,
@@ -76,10 +69,10 @@ impl Compute {
         }
     }
 
-    /// Where tensors lie: the CPU, but for Candle's own convolutions on a GPU.
+    /// The device of Candle's tensors.
     ///
     /// # Errors
-    /// When there is no such device.
+    /// When the machine has no such device.
     #[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(clippy::unnecessary_wraps))]
     pub(super) fn device(&self) -> candle_core::Result<Device> {
         match self.kernel {
@@ -91,13 +84,13 @@ impl Compute {
         }
     }
 
-    /// Whether this machine can compute so.
+    /// Checks that this machine can compute with these settings.
     ///
     /// # Errors
-    /// When it lacks the instructions, or the device.
+    /// When it lacks the instructions or the device.
     pub fn check(&self) -> Result<(), Error> {
-        match self.kernel() {
-            Some(kernel) if !kernel.is_available() => Err(kernels::Error::Unavailable(kernel).into()),
+        match self.instructions() {
+            Some(set) if !set.is_available() => Err(Unavailable(set).into()),
             Some(_) => Ok(()),
             None => Ok(self.device().map(drop)?),
         }
@@ -110,23 +103,7 @@ impl Compute {
             KernelChoice::Cuda => "cuda",
             #[cfg(feature = "metal")]
             KernelChoice::Metal => "metal",
-            _ => self.kernel().map_or("candle", Kernel::name),
-        }
-    }
-
-    /// What the kernels are told; `None` where Candle's own convolutions are used.
-    pub(super) fn settings(&self, weights: &Loaded) -> Option<kernels::Settings> {
-        let canonical = kernels::Canonical { path: weights.path.clone(), sha256: weights.sha256.clone() };
-        let canonical = Some(canonical).filter(|_| !self.no_packed_file);
-        Some(kernels::Settings { kernel: self.kernel()?, plan: self.plan(), threads: self.threads, canonical })
-    }
-
-    /// The plan.
-    pub fn plan(&self) -> Plan {
-        match self.plan {
-            PlanChoice::Small => Plan::Small,
-            PlanChoice::Auto if memory_limit().is_some_and(|limit| limit < SMALL_BELOW) => Plan::Small,
-            PlanChoice::Auto | PlanChoice::Fast => Plan::Fast,
+            _ => self.instructions().map_or("candle", InstructionSet::name),
         }
     }
 }

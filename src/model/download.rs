@@ -1,4 +1,4 @@
-//! The official weight file over HTTPS, resumed where an earlier attempt broke off.
+//! Downloads the official weight file over HTTPS, and resumes an interrupted download.
 
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,28 @@ use reqwest::{Client, StatusCode, header};
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-use super::manifest::Source;
+use super::manifest::WeightsSource;
 use super::weights::{Error, MAX_IMPORT_BYTES, download_path};
 use crate::error_chain::innermost_cause;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence of the server.
+/// Longest pause between two reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How far a download is: bytes so far, and all of them where the server tells.
+/// Called with the bytes so far, and the size of the file if the server gives it.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, Option<u64>) + Send);
 
-/// Downloads a source into a folder and checks its MD5. Returns the file, which the caller removes when done with it; a
-/// partial file stays, and the next call goes on with it.
+/// Downloads a source into a folder and checks its MD5. Returns the file, which the caller removes after use. A partial file stays,
+/// and the next call resumes it.
 ///
 /// # Errors
 /// [`Error::Download`] or [`Error::Io`].
-pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progress<'_>) -> Result<PathBuf, Error> {
+pub async fn download(
+    source: &WeightsSource,
+    url: &str,
+    folder: &Path,
+    progress: Progress<'_>,
+) -> Result<PathBuf, Error> {
     let failed = |reason: String| Error::Download { url: url.to_owned(), reason };
     fs::create_dir_all(folder).await.map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     let path = download_path(source, folder);
@@ -42,7 +47,7 @@ pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progr
     let complete = partial.md5() == source.md5;
     if !complete && let Err(fault) = partial.fetch(&client, url, progress).await {
         if partial.bytes == 0 {
-            // Nothing to go on with, so nothing is left behind.
+            // There is nothing to resume.
             let _ = fs::remove_file(&partial.path).await;
         }
         return Err(match fault {
@@ -54,7 +59,7 @@ pub async fn download(source: &Source, url: &str, folder: &Path, progress: Progr
     if found == source.md5 {
         return Ok(partial.path);
     }
-    // Nothing could be made of it by going on.
+    // A resumed download could not correct it.
     let _ = fs::remove_file(&partial.path).await;
     Err(failed(format!("the file's MD5 is {found}, but {} was expected", source.md5)))
 }
@@ -70,7 +75,7 @@ impl From<std::io::Error> for Fault {
     }
 }
 
-/// The file as far as it is there.
+/// The file so far.
 struct Partial {
     path: PathBuf,
     file: File,
@@ -89,7 +94,7 @@ impl Partial {
     async fn read(path: &Path) -> std::io::Result<(File, u64, Md5)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await?;
         let file = file.into_std().await;
-        // Two writers would make one file of two halves.
+        // Two writers would mix their bytes.
         file.try_lock().map_err(|error| std::io::Error::other(format!("another fetch is running: {error}")))?;
         let mut file = File::from_std(file);
         let (mut bytes, mut hash, mut buffer) = (0, Md5::new(), vec![0; 1 << 16]);
@@ -114,16 +119,16 @@ impl Partial {
         Ok(())
     }
 
-    /// Fetches what is missing.
+    /// Fetches the missing part.
     async fn fetch(&mut self, client: &Client, url: &str, progress: Progress<'_>) -> Result<(), Fault> {
         let mut request = client.get(url);
         if self.bytes > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", self.bytes));
         }
-        let answer = request.send().await.map_err(|error| Fault::Host(cause(&error)))?;
-        match answer.status() {
-            StatusCode::PARTIAL_CONTENT if starts_at(&answer, self.bytes) => {}
-            // The whole file, whatever was asked for.
+        let response = request.send().await.map_err(|error| Fault::Host(cause(&error)))?;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, self.bytes) => {}
+            // The whole file, whether or not a range was requested.
             StatusCode::OK => self.restart().await?,
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT => {
                 self.restart().await?;
@@ -131,18 +136,18 @@ impl Partial {
             }
             status => return Err(Fault::Host(format!("the server answered {status}"))),
         }
-        let total = answer.content_length().map(|rest| rest + self.bytes);
+        let total = response.content_length().map(|rest| rest + self.bytes);
         if total.is_some_and(|total| total > MAX_IMPORT_BYTES) {
             return Err(Fault::Host("the file is far larger than the weights".to_owned()));
         }
-        let mut body = answer.bytes_stream();
+        let mut body = response.bytes_stream();
         while let Some(chunk) = body.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     self.file.flush().await?;
                     return Err(Fault::Host(format!(
-                        "{} after {} bytes; run it again to go on",
+                        "{} after {} bytes; run it again to resume",
                         cause(&error),
                         self.bytes
                     )));
@@ -160,9 +165,9 @@ impl Partial {
     }
 }
 
-/// Whether a partial answer goes on exactly where the file ends.
-fn starts_at(answer: &reqwest::Response, offset: u64) -> bool {
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+/// Whether a partial response begins where the file ends.
+fn starts_at(response: &reqwest::Response, offset: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 

@@ -1,13 +1,14 @@
-//! Manifests: what a model is, and the fingerprint of all of it.
+//! Manifests: the definitions of the models, and their fingerprints.
 //!
-//! The files lie under `models/` and are compiled in, so a binary and its catalogue cannot drift apart.
+//! The files under `models/` are compiled in, so a binary always has its own catalogue.
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use strum::IntoStaticStr;
 
-use crate::decode::preprocess::Preprocess;
+use crate::decode::preprocess::{Preprocess, Sampling};
 
-/// The model of a new store when none is named.
+/// The model of a new store unless another is named.
 pub const DEFAULT_MODEL: &str = "vgg16";
 
 const FILES: &[(&str, &str)] = &[
@@ -25,21 +26,20 @@ pub struct Manifest {
     pub name: String,
     /// One line for people.
     pub summary: String,
-    /// The architecture that computes the features.
-    pub network: Network,
+    #[serde(rename = "network")]
+    pub architecture: Architecture,
     /// The layer whose output is pooled.
     pub layer: Layer,
     /// How the layer's spatial positions become one value per channel.
     pub pooling: Pooling,
     /// Values in a feature vector.
     pub dims: usize,
-    /// What is done to the vector at last.
+    /// How the vector is scaled.
     pub normalisation: Normalisation,
     /// Whether no feature is ever negative; a dot product is a valid score only then.
     pub nonnegative: bool,
-    /// How an image becomes network input; see [`Manifest::preprocess`].
-    #[serde(deserialize_with = "preprocess_by_id")]
-    preprocess: Preprocess,
+    /// How an image becomes network input.
+    pub preprocess: Preprocess,
     /// Width and height of the network input in pixels.
     pub input_size: usize,
     /// The filter that the preprocessing resizes with.
@@ -48,14 +48,16 @@ pub struct Manifest {
     pub channel_order: ChannelOrder,
     /// Subtracted from the channels (0 to 255), in `channel_order`.
     pub means: [f32; 3],
+    /// What the channels are divided by after that, in `channel_order`; 1 where the file gives none.
+    pub deviations: Option<[f32; 3]>,
     /// The weight file; a test double has none.
     pub weights: Option<Weights>,
 }
 
-/// An architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
-pub enum Network {
+#[strum(serialize_all = "lowercase")]
+pub enum Architecture {
     /// The thirteen convolutions of VGG16.
     Vgg16,
     /// The test double.
@@ -64,42 +66,45 @@ pub enum Network {
 }
 
 /// A layer, by its name in Keras.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 pub enum Layer {
     /// The last max pool: 512 channels of 7 x 7.
     #[serde(rename = "block5_pool")]
+    #[strum(serialize = "block5_pool")]
     Block5Pool,
 }
 
 /// A pooling over all positions of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Pooling {
-    /// The maximum.
     Max,
 }
 
 /// The scaling of a feature vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Normalisation {
     /// Divided by the L2 norm.
     L2,
 }
 
 /// A resize filter, by Pillow's name for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Resize {
-    /// The nearest pixel.
     Nearest,
     /// Antialiased bicubic.
     Bicubic,
 }
 
 /// The order of the three channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum ChannelOrder {
     /// Red first, as images are decoded.
     Rgb,
@@ -107,7 +112,7 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The weight file of a model, and whose work it is.
+/// The weight file of a model, and the credit for it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
@@ -115,7 +120,7 @@ pub struct Weights {
     pub file: String,
     /// SHA-256 of the canonical file, in lower-case hexadecimal.
     pub sha256: String,
-    /// Who made the weights.
+    /// The authors of the weights.
     pub credit: String,
     /// Their licence, as an SPDX identifier.
     pub licence: String,
@@ -126,16 +131,15 @@ pub struct Weights {
     /// What was changed since.
     pub changes: String,
     /// Files known to hold these weights; the first is the official one.
-    pub sources: Vec<Source>,
+    pub sources: Vec<WeightsSource>,
 }
 
 /// A published file that holds the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct WeightsSource {
     /// For people.
     pub name: String,
-    /// Where it is.
     pub url: String,
     /// MD5 of the file, in lower-case hexadecimal: the sum that its publisher gives.
     pub md5: String,
@@ -144,22 +148,10 @@ pub struct Source {
 /// Why there is no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No model of this name.
     #[error("there is no model `{name}`; known: {}", known.join(", "))]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// The names of the catalogue.
-        known: Vec<&'static str>,
-    },
-    /// A manifest does not parse.
+    Unknown { name: String, known: Vec<&'static str> },
     #[error("the manifest of model `{name}` is malformed: {source}")]
-    Malformed {
-        /// The model's name.
-        name: String,
-        /// What the parser said.
-        source: Box<toml::de::Error>,
-    },
+    Malformed { name: String, source: Box<toml::de::Error> },
 }
 
 impl Manifest {
@@ -179,7 +171,7 @@ impl Manifest {
     /// All models, the default first.
     ///
     /// # Errors
-    /// [`Error::Malformed`], which a test rules out for what is compiled in.
+    /// [`Error::Malformed`], which a test rules out for the files that are compiled in.
     pub fn catalogue() -> Result<Vec<Self>, Error> {
         FILES.iter().map(|(name, text)| Self::parse(name, text)).collect()
     }
@@ -189,16 +181,14 @@ impl Manifest {
     }
 
     /// How an image becomes network input.
-    pub fn preprocess(&self) -> Preprocess {
-        self.preprocess
+    pub fn sampling(&self) -> Sampling {
+        Sampling { preprocess: self.preprocess, size: self.input_size }
     }
 
-    /// The id of the preprocessing, as the manifest file names it.
-    pub fn preprocess_id(&self) -> &'static str {
-        match self.preprocess {
-            Preprocess::KerasImagenetV1 => KERAS_IMAGENET_V1,
-            Preprocess::Imgdex1 => IMGDEX_1,
-        }
+    /// Bytes of the largest network input of the catalogue.
+    pub fn largest_input_bytes() -> usize {
+        let sizes = Self::catalogue().unwrap_or_default().into_iter().map(|manifest| manifest.sampling().bytes());
+        sizes.max().unwrap_or_default()
     }
 
     /// SHA-256, in lower-case hexadecimal, of everything that decides what a vector means.
@@ -210,52 +200,25 @@ impl Manifest {
     }
 
     /// The canonical form: one `key=value` line each (`\n` after the last, too), in exactly this order; words as in the
-    /// manifest file, means as the shortest decimals that give the same float32, separated by commas; `weights` is the
-    /// SHA-256 of the canonical weight file, or `none`.
+    /// manifest file, means and deviations as the shortest decimals that give the same float32, separated by commas; `weights` is
+    /// the SHA-256 of the canonical weight file, or `none`. There is a line of deviations only where the manifest gives them.
     fn canonical(&self) -> String {
         let Self { name, dims, nonnegative, input_size, means: [m0, m1, m2], .. } = self;
-        let network = match self.network {
-            Network::Vgg16 => "vgg16",
-            #[cfg(feature = "stub-model")]
-            Network::Stub => "stub",
-        };
-        let layer = match self.layer {
-            Layer::Block5Pool => "block5_pool",
-        };
-        let pooling = match self.pooling {
-            Pooling::Max => "max",
-        };
-        let normalisation = match self.normalisation {
-            Normalisation::L2 => "l2",
-        };
-        let resize = match self.resize {
-            Resize::Nearest => "nearest",
-            Resize::Bicubic => "bicubic",
-        };
-        let channel_order = match self.channel_order {
-            ChannelOrder::Rgb => "rgb",
-            ChannelOrder::Bgr => "bgr",
-        };
-        let preprocess = self.preprocess_id();
+        let architecture: &str = self.architecture.into();
+        let layer: &str = self.layer.into();
+        let pooling: &str = self.pooling.into();
+        let normalisation: &str = self.normalisation.into();
+        let resize: &str = self.resize.into();
+        let channel_order: &str = self.channel_order.into();
+        let preprocess = self.preprocess.id();
+        let deviations = self.deviations.map(|[d0, d1, d2]| format!("deviations={d0},{d1},{d2}\n")).unwrap_or_default();
         let weights = self.weights.as_ref().map_or("none", |weights| weights.sha256.as_str());
         format!(
-            "name={name}\nnetwork={network}\nlayer={layer}\npooling={pooling}\ndims={dims}\n\
+            "name={name}\nnetwork={architecture}\nlayer={layer}\npooling={pooling}\ndims={dims}\n\
              normalisation={normalisation}\nnonnegative={nonnegative}\npreprocess={preprocess}\n\
              input_size={input_size}\nresize={resize}\nchannel_order={channel_order}\nmeans={m0},{m1},{m2}\n\
-             weights={weights}\n"
+             {deviations}weights={weights}\n"
         )
-    }
-}
-
-const KERAS_IMAGENET_V1: &str = "keras-imagenet-v1";
-const IMGDEX_1: &str = "imgdex-1";
-
-fn preprocess_by_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Preprocess, D::Error> {
-    let id = String::deserialize(deserializer)?;
-    match id.as_str() {
-        KERAS_IMAGENET_V1 => Ok(Preprocess::KerasImagenetV1),
-        IMGDEX_1 => Ok(Preprocess::Imgdex1),
-        _ => Err(serde::de::Error::unknown_variant(&id, &[KERAS_IMAGENET_V1, IMGDEX_1])),
     }
 }
 
@@ -263,9 +226,8 @@ fn preprocess_by_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::decode::pixels::INPUT_SIZE;
 
-    /// A released fingerprint is written into every store; a change here makes them all foreign.
+    /// Every store has the fingerprint of its model; a change here would make them all unusable.
     #[test]
     fn fingerprints_are_golden() {
         let fingerprint = |name| Manifest::find(name).unwrap().fingerprint();
@@ -286,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_ignores_what_does_not_decide_the_vector() {
+    fn fingerprint_ignores_everything_that_does_not_decide_the_vector() {
         let manifest = Manifest::find("vgg16").unwrap();
         let mut corrected = manifest.clone();
         corrected.summary.clear();
@@ -297,13 +259,24 @@ mod tests {
     }
 
     #[test]
+    fn deviations_are_part_of_the_fingerprint_where_they_are_given() {
+        let text = include_str!("../../models/vgg16.toml");
+        let text = text.replace("[weights]", "deviations = [58.395, 57.12, 57.375]\n[weights]");
+        let canonical = Manifest::parse("x", &text).unwrap().canonical();
+        assert!(
+            canonical.contains("\nmeans=103.939,116.779,123.68\ndeviations=58.395,57.12,57.375\nweights="),
+            "{canonical}"
+        );
+    }
+
+    #[test]
     fn catalogue_is_consistent() {
         let catalogue = Manifest::catalogue().unwrap();
         assert_eq!(catalogue[0].name, DEFAULT_MODEL);
         for manifest in &catalogue {
             assert_eq!(Manifest::find(&manifest.name).unwrap(), *manifest, "file and table disagree on the name");
-            assert_eq!(manifest.input_size, INPUT_SIZE);
-            let resize = match manifest.preprocess() {
+            assert!(manifest.deviations.is_none_or(|deviations| deviations.iter().all(|deviation| *deviation > 0.0)));
+            let resize = match manifest.preprocess {
                 Preprocess::KerasImagenetV1 => Resize::Nearest,
                 Preprocess::Imgdex1 => Resize::Bicubic,
             };

@@ -9,33 +9,44 @@ mod stub;
 pub mod vgg16;
 pub mod weights;
 
-use self::vgg16::kernels;
 use crate::decode::pixels::Pixels;
 use crate::embedding::{Degenerate, Embedding};
+use crate::simd::Unavailable;
 
-/// Something that turns pixels into features: the real network, or the stub of flow tests.
+/// Images in one forward pass: with more, the network is no faster per image, and a search would wait longer.
+pub const MAX_BATCH: usize = 8;
+
+/// Turns pixels into features.
 pub trait Model: Send {
-    /// Computes one embedding per image, in order. Each image has its own fate: a degenerate one does not fail its
-    /// neighbours.
+    /// Computes one embedding per image, in order. A degenerate image does not fail the others.
     ///
     /// # Errors
-    /// When the network as a whole failed.
+    /// When the network failed as a whole.
     fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, Error>;
 }
 
-/// Why a model cannot be loaded, or the network as a whole failed.
+/// Why a model cannot be loaded, or the network failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The weights are missing or damaged.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// The manifest names no weights.
     #[error("the manifest of model `{0}` names no weights")]
     NoWeights(String),
-    /// The machine cannot compute as it is told to.
+    #[error("the network takes images of {expected} x {expected} pixels, not {found} x {found}")]
+    InputSize { expected: usize, found: usize },
     #[error(transparent)]
-    Kernel(#[from] kernels::Error),
-    /// Candle reported an error.
+    Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Kernel(vgg16::kernels::Error),
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<vgg16::kernels::Error> for Error {
+    fn from(error: vgg16::kernels::Error) -> Self {
+        match error {
+            vgg16::kernels::Error::Unavailable(unavailable) => Self::Unavailable(unavailable),
+            error => Self::Kernel(error),
+        }
+    }
 }

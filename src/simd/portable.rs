@@ -1,17 +1,14 @@
-//! No instructions by name: arrays that the compiler turns into the registers that every CPU of the target has (SSE2 on
-//! x86-64, NEON on aarch64).
+//! Arrays that the compiler turns into the registers that every CPU of the target has: SSE2 on x86-64, NEON on aarch64.
 #![allow(unsafe_code)]
 
-use super::{Simd, Task};
+use super::{Simd, WithSimd};
 
-/// Needs no proof.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
 /// Floats in a register of 128 bits.
 const LANES: usize = 4;
 
-/// One register.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(crate) struct Register([f32; LANES]);
@@ -28,8 +25,8 @@ impl Simd for Portable {
     type Vector = Register;
 
     #[inline]
-    fn vectorize<T: Task>(self, task: T) -> T::Output {
-        task.run(self)
+    fn vectorize<T: WithSimd>(self, task: T) -> T::Output {
+        task.with_simd(self)
     }
 
     #[inline(always)]
@@ -77,5 +74,15 @@ impl Simd for Portable {
     #[inline(always)]
     fn max(self, a: Register, b: Register) -> Register {
         each(|i| if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Register) -> Register {
+        each(|i| a.0[i].abs())
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Register) -> f32 {
+        (a.0[0] + a.0[2]) + (a.0[1] + a.0[3])
     }
 }

@@ -10,13 +10,13 @@ use serde::Serialize;
 use crate::cli::args::{ModelArgs, OutputFormat};
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Error, Exit, setup};
-use crate::decode::pixels::{INPUT_BYTES, INPUT_SIZE, Pixels};
+use crate::decode::pixels::Pixels;
 use crate::extract::MAX_BATCH;
 use crate::machine;
 use crate::model::Model;
 use crate::model::compute::Compute;
-use crate::model::vgg16::kernels;
-use crate::model::vgg16::{BLOCKS, Vgg16, convolutions};
+use crate::model::vgg16::kernels::{self, INPUT_SIZE};
+use crate::model::vgg16::{self, BLOCKS, Vgg16, convolutions};
 
 /// Measure how fast this machine computes features
 #[derive(Args, Debug)]
@@ -86,7 +86,7 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
         let model = crate::model::load::load_vgg16(&manifest, &folder, compute).map_err(setup::model_failed)?;
         Ok::<_, Error>((model, milliseconds(start.elapsed())))
     };
-    let packing_start_ms = match compute.kernel() {
+    let packing_start_ms = match compute.instructions() {
         Some(_) => Some(load(&Compute { no_packed_file: true, ..compute })?.1),
         None => None,
     };
@@ -96,16 +96,19 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
 
     let mut random = fastrand::Rng::with_seed(1);
     let images: Vec<_> = (0..MAX_BATCH)
-        .filter_map(|_| Pixels::new(std::iter::repeat_with(|| random.u8(..)).take(INPUT_BYTES).collect()))
+        .filter_map(|_| {
+            let rgb = std::iter::repeat_with(|| random.u8(..)).take(manifest.sampling().bytes());
+            Pixels::new(manifest.input_size, rgb.collect())
+        })
         .collect();
     let one = passes(&mut model, &images[..1], args.runs.get()).map_err(setup::model_failed)?;
     let eight = passes(&mut model, &images, args.runs.get()).map_err(setup::model_failed)?;
     let layers = layers(&model, &images, args.runs.get()).map_err(setup::model_failed)?;
-    let peak = compute.kernel().map(|kernel| kernels::peak(kernel, compute.threads)).transpose();
+    let peak = compute.instructions().map(|set| kernels::peak(set, compute.threads)).transpose();
     let (rss_mb, shared_mb) = memory();
     Ok(Report {
         kernel: compute.kernel_name(),
-        plan: compute.kernel().map(|_| compute.plan().name()),
+        plan: compute.instructions().map(|_| vgg16::plan(compute.plan).name()),
         threads: args.model.thread_count(),
         batch1_ms: one.median,
         batch8_ms: eight.median,

@@ -12,6 +12,7 @@ use crate::cli::{Error, Exit, setup};
 use crate::config::Layers;
 use crate::machine::{self, memory_limit};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
+use crate::model::vgg16;
 use crate::store::elasticsearch::mapping;
 use crate::store::{self, ErrorKind};
 
@@ -94,7 +95,10 @@ fn cpu(args: &ModelArgs) -> Finding {
     let machine = format!("{} cores granted, {}, {features}", machine::cores(), std::env::consts::ARCH);
     match compute.check() {
         Ok(()) => {
-            let plan = compute.kernel().map(|_| format!(", plan {}", compute.plan().name())).unwrap_or_default();
+            let plan = compute
+                .instructions()
+                .map(|_| format!(", plan {}", vgg16::plan(compute.plan).name()))
+                .unwrap_or_default();
             let detail = format!("{machine}; kernel {}{plan}", compute.kernel_name());
             Finding { check: "cpu", state: State::Ok, detail }
         }

@@ -9,7 +9,7 @@ use crate::cli::args;
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::progress::Bytes;
 use crate::cli::{Error, Exit, setup};
-use crate::model::manifest::{Manifest, Source, Weights};
+use crate::model::manifest::{Manifest, Weights, WeightsSource};
 use crate::model::{download, load, weights};
 
 /// Fetch, import and inspect the weights.
@@ -119,7 +119,7 @@ async fn fetch(args: &Fetch) -> Result<Exit, Error> {
         output::line(format_args!("the weights are there already: {}", file.display()))?;
         return Ok(Exit::Done);
     }
-    let Some(source @ Source { url, .. }) = weights.sources.first() else {
+    let Some(source @ WeightsSource { url, .. }) = weights.sources.first() else {
         return Err(Error::new(Exit::Config, "the manifest names no source of the weights"));
     };
     let url = args.url.as_ref().unwrap_or(url);
@@ -169,7 +169,7 @@ async fn info(args: &Folder, output: &OutputArgs) -> Result<Exit, Error> {
             model: manifest.name.clone(),
             summary: manifest.summary.clone(),
             dims: manifest.dims,
-            preprocess: manifest.preprocess_id(),
+            preprocess: manifest.preprocess.id(),
             fingerprint: manifest.fingerprint(),
             weights: state,
             file: weights.map(|weights| weights::path(weights, &folder)),

@@ -13,7 +13,8 @@ use crate::broker::consumer::Consumer;
 use crate::cli::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use crate::cli::{Command, Error, Exit, setup};
 use crate::config::Layers;
-use crate::decode::pixels::{INPUT_SIZE, Pixels};
+use crate::decode::pixels::Pixels;
+use crate::decode::preprocess::Sampling;
 use crate::embedder::Embedder;
 use crate::extract::{self, Extractor, Priority};
 use crate::health::{Condition, Health};
@@ -152,7 +153,7 @@ pub async fn run(args: WorkerArgs) -> Result<Exit, Error> {
             };
             metrics.identify(&model.name, args.model.compute().kernel_name());
             let extractor = setup::extractor(&model, &args.model, Arc::clone(&metrics)).await?;
-            warm_up(&extractor).await?;
+            warm_up(&extractor, model.sampling()).await?;
             let _ = warm.send_replace(Ok(()));
             Ok::<_, Error>((model, extractor))
         })
@@ -208,9 +209,9 @@ async fn serve(
 }
 
 /// One image through the network: the first pass allocates, and shows whether the model works at all.
-async fn warm_up(extractor: &Extractor) -> Result<(), Error> {
-    let gradient = (0..INPUT_SIZE * INPUT_SIZE * 3).map(|i| (i % 251) as u8).collect();
-    let Some(pixels) = Pixels::new(gradient) else { return Ok(()) };
+async fn warm_up(extractor: &Extractor, sampling: Sampling) -> Result<(), Error> {
+    let gradient = (0..sampling.bytes()).map(|i| (i % 251) as u8).collect();
+    let Some(pixels) = Pixels::new(sampling.size, gradient) else { return Ok(()) };
     match extractor.embed(pixels, Priority::Ingest).await {
         Ok(_) | Err(extract::Error::Degenerate(_)) => Ok(()),
         Err(error) => Err(Error::new(Exit::Io, format!("the model does not compute: {error}"))),

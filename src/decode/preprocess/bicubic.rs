@@ -1,10 +1,10 @@
 //! Pillow's `BICUBIC` (`Resample.c`), bit for bit: antialiased by widening the kernel when shrinking, coefficients in
 //! fixed point, a horizontal pass rounded to bytes, then a vertical one.
-#![allow(clippy::inline_always)] // What a task calls must land in its body, see `simd::Task`.
+#![allow(clippy::inline_always)] // Everything that a task calls must be inlined into its body, see `simd::WithSimd`.
 
 use super::lines::Lines;
-use crate::decode::pixels::{INPUT_SIZE, Pixels};
-use crate::simd::{self, Simd, Task};
+use crate::decode::pixels::Pixels;
+use crate::simd::{self, Simd, WithSimd};
 
 /// Fraction bits of coefficients: 8 bits of result, 2 of head-room for the kernel's overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -12,51 +12,55 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 const SUPPORT: f64 = 2.0;
 /// Added once per sum, so that the final shift rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
-/// Samples that are summed up with the same coefficient at a time in the horizontal pass: a few registers full.
+/// Samples that the horizontal pass multiplies by the same coefficient at a time: a few registers full.
 const ABREAST: usize = 48;
-/// The most that several source lines side by side may take; a core's cache holds about as much.
+/// The most bytes of several source lines side by side: about what the cache of a core holds.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
 
-/// The source pixels that one target pixel is made of.
+/// The source pixels that make up one target pixel.
 struct Window {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// Resizes to the network's input.
-pub(super) fn resize(lines: &Lines<'_>) -> Pixels {
-    Pixels(if lines.is_grey() {
-        let grey = simd::vectorize(Resize::<1>(lines));
+/// Resizes to `size` x `size` pixels.
+pub(super) fn resize(lines: &Lines<'_>, size: usize) -> Pixels {
+    let rgb = if lines.is_grey() {
+        let grey = simd::dispatch(Resize::<1> { lines, size });
         grey.into_iter().flat_map(|value| [value; 3]).collect()
     } else {
-        simd::vectorize(Resize::<3>(lines)).into_boxed_slice()
-    })
+        simd::dispatch(Resize::<3> { lines, size }).into_boxed_slice()
+    };
+    Pixels { size, rgb }
 }
 
-/// The sums are those of two full passes, without an intermediate image, which for a narrow and very tall source would be
+/// The sums are those of two full passes, but without an intermediate image, which for a narrow and very tall source would be
 /// many times larger than the source: each line is resized horizontally and added to the target lines that it is part of.
-struct Resize<'a, const CHANNELS: usize>(&'a Lines<'a>);
+struct Resize<'a, const CHANNELS: usize> {
+    lines: &'a Lines<'a>,
+    size: usize,
+}
 
-impl<const CHANNELS: usize> Task for Resize<'_, CHANNELS> {
+impl<const CHANNELS: usize> WithSimd for Resize<'_, CHANNELS> {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Vec<u8> {
-        let lines = self.0;
-        let (columns, rows) = (windows(lines.width()), windows(lines.height()));
-        let mut group = Group::<CHANNELS>::new(lines);
-        let mut resized = [[0; CHANNELS]; INPUT_SIZE];
-        let mut sums = vec![HALF; INPUT_SIZE * INPUT_SIZE * CHANNELS];
+    fn with_simd<S: Simd>(self, _: S) -> Vec<u8> {
+        let Self { lines, size } = self;
+        let (columns, rows) = (windows(lines.width(), size), windows(lines.height(), size));
+        let mut group = Group::<CHANNELS>::new(lines, size);
+        let mut resized = vec![[0; CHANNELS]; size];
+        let mut sums = vec![HALF; size * size * CHANNELS];
         let mut oldest = 0;
         for start in (0..lines.height()).step_by(group.lines) {
             group.resize(lines, start, &columns);
             for y in start..lines.height().min(start + group.lines) {
                 group.resized_line(y - start, &mut resized);
-                // Windows move down with their target line, so those over a source line are neighbours.
-                while oldest < INPUT_SIZE && rows[oldest].first + rows[oldest].weights.len() <= y {
+                // Windows move down with their target line, so those that contain a source line are neighbours.
+                while oldest < size && rows[oldest].first + rows[oldest].weights.len() <= y {
                     oldest += 1;
                 }
-                for (window, sums) in rows.iter().zip(sums.chunks_exact_mut(INPUT_SIZE * CHANNELS)).skip(oldest) {
+                for (window, sums) in rows.iter().zip(sums.chunks_exact_mut(size * CHANNELS)).skip(oldest) {
                     let Some(tap) = y.checked_sub(window.first) else { break };
                     if let Some(&weight) = window.weights.get(tap) {
                         add(sums, resized.as_flattened(), weight);
@@ -68,8 +72,8 @@ impl<const CHANNELS: usize> Task for Resize<'_, CHANNELS> {
     }
 }
 
-/// A few lines of the source, side by side so that a coefficient is good for neighbouring samples: for each x the pixels of
-/// all lines.
+/// A few lines of the source side by side, so that neighbouring samples have the same coefficient: for each x the pixels of all
+/// lines.
 struct Group<const CHANNELS: usize> {
     lines: usize,
     /// `[x][line]`
@@ -83,19 +87,19 @@ struct Group<const CHANNELS: usize> {
 }
 
 impl<const CHANNELS: usize> Group<CHANNELS> {
-    fn new(of: &Lines<'_>) -> Self {
-        let line = of.width() * CHANNELS;
-        let lines = (ABREAST / CHANNELS).min(SIDE_BY_SIDE_BYTES / line).clamp(1, of.height());
+    fn new(source: &Lines<'_>, size: usize) -> Self {
+        let line = source.width() * CHANNELS;
+        let lines = (ABREAST / CHANNELS).min(SIDE_BY_SIDE_BYTES / line).clamp(1, source.height());
         Self {
             lines,
-            source: vec![[0; CHANNELS]; of.width() * lines],
-            resized: vec![[0; CHANNELS]; INPUT_SIZE * lines],
+            source: vec![[0; CHANNELS]; source.width() * lines],
+            resized: vec![[0; CHANNELS]; size * lines],
             sums: vec![0; CHANNELS * lines],
             line: vec![0; line],
         }
     }
 
-    /// The horizontal pass for the lines from `start` on; where fewer are left, the rest is of no meaning.
+    /// The horizontal pass for the lines from `start` on. If fewer lines are left, the rest keeps old values.
     #[inline(always)]
     fn resize(&mut self, lines: &Lines<'_>, start: usize, columns: &[Window]) {
         for (number, y) in (start..lines.height()).take(self.lines).enumerate() {
@@ -118,7 +122,7 @@ impl<const CHANNELS: usize> Group<CHANNELS> {
 
     /// One of the resized lines, by its number in the group.
     #[inline(always)]
-    fn resized_line(&self, number: usize, to: &mut [[u8; CHANNELS]; INPUT_SIZE]) {
+    fn resized_line(&self, number: usize, to: &mut [[u8; CHANNELS]]) {
         for (to, pixel) in to.iter_mut().zip(self.resized[number..].iter().step_by(self.lines)) {
             *to = *pixel;
         }
@@ -137,16 +141,16 @@ fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// The windows of all target pixels over `length` source pixels (`precompute_coeffs`, `normalize_coeffs_8bpc`).
-fn windows(length: usize) -> Vec<Window> {
-    if length == INPUT_SIZE {
+/// The windows of `size` target pixels over `length` source pixels (`precompute_coeffs`, `normalize_coeffs_8bpc`).
+fn windows(length: usize, size: usize) -> Vec<Window> {
+    if length == size {
         // Pillow leaves out a pass that changes nothing.
         return (0..length).map(|first| Window { first, weights: vec![1 << PRECISION_BITS] }).collect();
     }
-    let scale = length as f64 / INPUT_SIZE as f64;
+    let scale = length as f64 / size as f64;
     let filter_scale = scale.max(1.0);
     let support = SUPPORT * filter_scale;
-    (0..INPUT_SIZE)
+    (0..size)
         .map(|target| {
             let center = (target as f64 + 0.5) * scale;
             // Float to integer saturates at 0, as Pillow clamps.
@@ -190,7 +194,7 @@ mod tests {
     use crate::decode::{Format, Size};
 
     /// One pass over the whole image, `[line][x]`, along its lines; the result lies the other way, `[x][line]`.
-    fn pass<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]], length: usize) -> Vec<[u8; CHANNELS]> {
+    fn pass<const CHANNELS: usize>(pixels: &[[u8; CHANNELS]], length: usize, size: usize) -> Vec<[u8; CHANNELS]> {
         let resized = |window: &Window, line: &[[u8; CHANNELS]]| {
             let taps = || window.weights.iter().zip(&line[window.first..]);
             std::array::from_fn(|channel| {
@@ -198,25 +202,39 @@ mod tests {
                 ((sum + (1 << 21)) >> 22).clamp(0, 255) as u8
             })
         };
-        let windows = windows(length);
+        let windows = windows(length, size);
         windows.iter().flat_map(|window| pixels.chunks(length).map(move |line| resized(window, line))).collect()
     }
 
-    fn two_passes<const CHANNELS: usize>(pixels: &[u8], width: usize, height: usize) -> Vec<[u8; CHANNELS]> {
-        pass(&pass(pixels.as_chunks().0, width), height)
+    fn two_passes<const CHANNELS: usize>(
+        pixels: &[u8],
+        (width, height): (usize, usize),
+        size: usize,
+    ) -> Vec<[u8; CHANNELS]> {
+        pass(&pass(pixels.as_chunks().0, width, size), height, size)
     }
 
     #[test]
     fn line_by_line_is_the_same_as_two_passes() {
-        // The last two are so wide that there is room for few lines side by side, and for one.
-        for (width, height) in
-            [(1, 1), (500, 375), (31, 47), (224, 90), (100, 224), (3, 2_000), (60_000, 20), (400_000, 3)]
-        {
+        // Lines of 60,000 pixels leave room for few side by side, and those of 400,000 for one.
+        for (width, height, size) in [
+            (1, 1, 224),
+            (500, 375, 224),
+            (31, 47, 224),
+            (224, 90, 224),
+            (100, 224, 224),
+            (3, 2_000, 224),
+            (60_000, 20, 224),
+            (400_000, 3, 224),
+            (500, 375, 336),
+            (336, 20, 336),
+            (40, 30, 7),
+        ] {
             let samples: Vec<u8> =
                 (0..width * height * 3).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
             let grey = samples[..width * height].to_vec();
             let expected: Vec<_> =
-                two_passes::<1>(&grey, width, height).iter().flat_map(|[value]| [*value; 3]).collect();
+                two_passes::<1>(&grey, (width, height), size).iter().flat_map(|[value]| [*value; 3]).collect();
             let resized = |samples| {
                 let raster = Raster {
                     samples,
@@ -224,13 +242,12 @@ mod tests {
                     orientation: Orientation::NoTransforms,
                     format: Format::Png,
                 };
-                resize(&Lines::new(&raster, Orientation::NoTransforms, Alpha::OverWhite, WideGrey::HighByte))
-                    .as_rgb()
-                    .to_vec()
+                let lines = Lines::new(&raster, Orientation::NoTransforms, Alpha::OverWhite, WideGrey::HighByte);
+                resize(&lines, size).as_rgb().to_vec()
             };
-            assert!(resized(Samples::Grey8(grey)) == expected, "{width} x {height}, grey");
-            let expected = two_passes::<3>(&samples, width, height);
-            assert!(resized(Samples::Rgb8(samples)) == expected.as_flattened(), "{width} x {height}");
+            assert!(resized(Samples::Grey8(grey)) == expected, "{width} x {height} to {size}, grey");
+            let expected = two_passes::<3>(&samples, (width, height), size);
+            assert!(resized(Samples::Rgb8(samples)) == expected.as_flattened(), "{width} x {height} to {size}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A raster as lines of RGB, turned as its orientation says, without a second copy of the image.
+//! A raster as lines of RGB, turned by its orientation, without a second copy of the image.
 
 use image::metadata::Orientation;
 
 use crate::decode::raster::{Raster, Samples};
 
-/// What becomes of transparency.
+/// The treatment of transparency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alpha {
     /// The colour underneath shows, as after Pillow's `convert("RGB")`.
@@ -13,7 +13,7 @@ pub(super) enum Alpha {
     OverWhite,
 }
 
-/// What becomes of 16-bit grey.
+/// The treatment of 16-bit grey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WideGrey {
     /// Values over 255 become 255, as after Pillow's `convert("RGB")` of mode `I;16`.
@@ -22,7 +22,7 @@ pub(super) enum WideGrey {
     HighByte,
 }
 
-/// The lines of an image as it is to be seen. Every orientation is a start and two strides.
+/// The lines of an image after its orientation. Every orientation is a start and two strides.
 pub(super) struct Lines<'a> {
     samples: &'a Samples,
     width: usize,
@@ -38,7 +38,7 @@ impl<'a> Lines<'a> {
     pub(super) fn new(raster: &'a Raster, orientation: Orientation, alpha: Alpha, wide_grey: WideGrey) -> Self {
         let (width, height) = (raster.size.width as usize, raster.size.height as usize);
         let (row, right, bottom) = (width as isize, width as isize - 1, (height as isize - 1) * width as isize);
-        // Where the seen image's first pixel is, and the way to its right and lower neighbour.
+        // The position of the turned image's first pixel, and the steps to its right and lower neighbours.
         let (origin, step_x, step_y) = match orientation {
             Orientation::NoTransforms => (0, 1, row),
             Orientation::FlipHorizontal => (right, -1, row),
@@ -65,13 +65,13 @@ impl<'a> Lines<'a> {
         self.height
     }
 
-    /// Whether the three channels are always equal, so that one is enough to work on.
+    /// Whether the three channels are always equal, so that one is enough.
     pub(super) fn is_grey(&self) -> bool {
         matches!(self.samples, Samples::Grey8(_) | Samples::Grey16(_))
     }
 
-    /// One line of the image as seen, in `channels` bytes a pixel: one where it is grey, else three. `buffer` has room for it,
-    /// and is used where the samples do not lie so already.
+    /// One line of the turned image, in `channels` bytes per pixel: one for grey, else three. `buffer` has room for it, and is used
+    /// where the samples are in another order.
     pub(super) fn line<'b>(&'b self, y: usize, channels: usize, buffer: &'b mut [u8]) -> &'b [u8] {
         if self.step_x == 1
             && let Samples::Grey8(bytes) | Samples::Rgb8(bytes) = self.samples
@@ -85,7 +85,7 @@ impl<'a> Lines<'a> {
         buffer
     }
 
-    /// The colour of one pixel of the image as seen.
+    /// The colour of one pixel of the turned image.
     pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
         match self.samples {

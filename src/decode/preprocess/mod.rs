@@ -1,42 +1,56 @@
 //! Decoded images to network input, as each model was trained or measured.
 //!
-//! Both ways reproduce Pillow's integer arithmetic, so that vectors are interchangeable with those of a Python
-//! pipeline: on the same decoded samples there is no difference at all.
+//! Both ways reproduce Pillow's integer arithmetic, so that vectors are interchangeable with those of a Python pipeline: the same
+//! decoded samples give the same bytes.
 
 mod bicubic;
 mod lines;
 
+use image::metadata::Orientation;
+use serde::Deserialize;
+use strum::IntoStaticStr;
+
 use self::lines::{Alpha, Lines, WideGrey};
 use super::Format;
-use super::pixels::{INPUT_SIZE, Pixels};
+use super::pixels::Pixels;
 use super::raster::Raster;
-use image::metadata::Orientation;
 
 /// A way of sampling a decoded image; the manifest names it by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 pub enum Preprocess {
-    /// `keras-imagenet-v1`: as `keras.utils.load_img` does it.
+    /// As `keras.utils.load_img` samples.
+    #[serde(rename = "keras-imagenet-v1")]
+    #[strum(serialize = "keras-imagenet-v1")]
     KerasImagenetV1,
-    /// `imgdex-1`: orientation applied, alpha over white, antialiased bicubic.
+    /// Orientation applied, alpha over white, antialiased bicubic.
+    #[serde(rename = "imgdex-1")]
+    #[strum(serialize = "imgdex-1")]
     Imgdex1,
 }
 
-impl Preprocess {
-    /// The way that a manifest names, if there is such a one.
-    pub fn from_id(id: &str) -> Option<Self> {
-        [Self::KerasImagenetV1, Self::Imgdex1].into_iter().find(|way| way.id() == id)
-    }
+/// How an image becomes the input of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    pub preprocess: Preprocess,
+    /// Width and height of the network input in pixels.
+    pub size: usize,
+}
 
+impl Sampling {
+    /// The size of a network input in memory.
+    pub fn bytes(self) -> usize {
+        self.size * self.size * 3
+    }
+}
+
+impl Preprocess {
     /// Its name in manifests.
     pub fn id(self) -> &'static str {
-        match self {
-            Self::KerasImagenetV1 => "keras-imagenet-v1",
-            Self::Imgdex1 => "imgdex-1",
-        }
+        self.into()
     }
 
-    /// Samples an image to 224 x 224 RGB.
-    pub fn apply(self, raster: &Raster) -> Pixels {
+    /// Samples an image to `size` x `size` RGB.
+    pub fn apply(self, raster: &Raster, size: usize) -> Pixels {
         match self {
             Self::KerasImagenetV1 => {
                 // Pillow turns TIFF when it loads it, other formats only when asked, and Keras does not ask.
@@ -44,11 +58,11 @@ impl Preprocess {
                     Format::Tiff => raster.orientation,
                     _ => Orientation::NoTransforms,
                 };
-                nearest(&Lines::new(raster, orientation, Alpha::Drop, WideGrey::Clip))
+                nearest(&Lines::new(raster, orientation, Alpha::Drop, WideGrey::Clip), size)
             }
             Self::Imgdex1 => {
                 let lines = Lines::new(raster, raster.orientation, Alpha::OverWhite, WideGrey::HighByte);
-                bicubic::resize(&lines)
+                bicubic::resize(&lines, size)
             }
         }
     }
@@ -56,23 +70,24 @@ impl Preprocess {
 
 /// Pillow's `NEAREST`: the sample under each target pixel's centre. The position is accumulated in doubles, as Pillow's
 /// `ImagingScaleAffine` does, which at many widths differs from the exact floor.
-fn nearest(lines: &Lines<'_>) -> Pixels {
-    let (columns, rows) = (positions(lines.width()), positions(lines.height()));
-    let mut rgb = Vec::with_capacity(INPUT_SIZE * INPUT_SIZE * 3);
+fn nearest(lines: &Lines<'_>, size: usize) -> Pixels {
+    let (columns, rows) = (positions(lines.width(), size), positions(lines.height(), size));
+    let mut rgb = Vec::with_capacity(size * size * 3);
     for &y in &rows {
         for &x in &columns {
             rgb.extend(lines.pixel(x, y));
         }
     }
-    Pixels(rgb.into_boxed_slice())
+    Pixels { size, rgb: rgb.into_boxed_slice() }
 }
 
-fn positions(length: usize) -> [usize; INPUT_SIZE] {
-    let step = length as f64 / INPUT_SIZE as f64;
+fn positions(length: usize, size: usize) -> Vec<usize> {
+    let step = length as f64 / size as f64;
     let mut at = step * 0.5;
-    [(); INPUT_SIZE].map(|()| {
+    let next = || {
         let position = at as usize;
         at += step;
         position.min(length - 1)
-    })
+    };
+    std::iter::repeat_with(next).take(size).collect()
 }

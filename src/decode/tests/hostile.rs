@@ -1,4 +1,4 @@
-//! Files that lie, are cut off, or are bent on using up the machine.
+//! Files that are inconsistent, truncated or malicious.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::decode::formats::{decode, measure};
+use crate::decode::preprocess::Preprocess;
 use crate::decode::raster::Limits;
 
 const LIMITS: Limits = Limits { max_pixels: 1_000_000, allow_tiff: true };
@@ -68,7 +69,7 @@ fn patched(name: &str, patches: &[(usize, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn headers_tell_how_many_pixels_decoding_holds() {
+fn headers_show_how_many_pixels_decoding_holds() {
     for (name, bytes) in fixtures() {
         let measured = measure(&bytes, &LIMITS).unwrap();
         let exact = Limits { max_pixels: measured, ..LIMITS };
@@ -79,7 +80,7 @@ fn headers_tell_how_many_pixels_decoding_holds() {
 
 #[test]
 fn sizes_are_refused_by_the_header_alone() {
-    // Only a header follows, so a decoder that went on would complain of the missing data instead.
+    // Only a header follows, so a decoder that continued would report missing data instead.
     let header_only = |width, height| png(width, height, &[])[..33].to_vec();
     assert_eq!(too_large(decode(&header_only(50_000, 50_000), &LIMITS)), (50_000, 50_000));
     assert_eq!(too_large(decode(&header_only(u32::MAX, u32::MAX), &LIMITS)), (u32::MAX, u32::MAX));
@@ -145,7 +146,7 @@ fn deflate_bombs_cost_no_more_than_their_image() {
     ] {
         let before = peak_memory();
         let start = Instant::now();
-        // What lies past the pixels is nobody's business; a profile past its limit may be left out or refused.
+        // Data after the pixels is ignored; a profile over its limit may be left out or refused.
         let _ = decode(&bomb, &LIMITS);
         let (grown, took) = (peak_memory() - before, start.elapsed());
         assert!(grown < (BOMB >> 1) as u64, "{name}: {grown} bytes more");
@@ -153,7 +154,7 @@ fn deflate_bombs_cost_no_more_than_their_image() {
     }
 }
 
-/// The most memory that this process ever had resident, in bytes.
+/// The peak resident memory of this process, in bytes.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -170,18 +171,18 @@ fn lengths_beyond_the_file_are_refused() {
 }
 
 #[test]
-fn flags_without_their_chunk_do_not_matter() {
-    // EXIF, XMP and alpha are promised in the flags of a file that has none of them.
+fn flags_of_missing_chunks_are_ignored() {
+    // The flags announce EXIF, XMP and alpha in a file that has none of them.
     let vp8 = fixture("lossy.webp")[12..].to_vec();
     let canvas = [0x1c, 0, 0, 0, 63, 1, 0, 239, 0, 0];
     let body = [&b"WEBPVP8X\x0a\0\0\0"[..], &canvas, &vp8].concat();
     let file = [&b"RIFF"[..], &(body.len() as u32).to_le_bytes(), &body].concat();
-    let mended = decode(&file, &LIMITS).unwrap();
+    let corrected = decode(&file, &LIMITS).unwrap();
     let plain = decode(&fixture("lossy.webp"), &LIMITS).unwrap();
-    let (raster::Samples::Rgb8(mended), raster::Samples::Rgb8(plain)) = (mended.samples, plain.samples) else {
+    let (raster::Samples::Rgb8(corrected), raster::Samples::Rgb8(plain)) = (corrected.samples, plain.samples) else {
         panic!("not three channels");
     };
-    assert_eq!(mended, plain);
+    assert_eq!(corrected, plain);
 }
 
 #[test]
@@ -214,31 +215,31 @@ fn a_jpeg_without_its_end_is_refused_though_its_thumbnail_has_one() {
 }
 
 #[test]
-fn bent_files_give_an_image_or_an_error_and_never_a_panic() {
+fn corrupted_files_give_an_image_or_an_error_and_never_a_panic() {
     const ROUNDS: usize = 60;
     let mut random = fastrand::Rng::with_seed(0x1dea);
     let (mut decoded, mut refused) = (0, 0);
     for (name, bytes) in fixtures() {
         for round in 0..ROUNDS {
-            let mut bent = bytes.clone();
-            // Headers are where lies do most harm, so half of the rounds bend only there.
-            let reach = if round % 2 == 0 { bent.len() } else { bent.len().min(200) };
+            let mut corrupted = bytes.clone();
+            // Wrong headers do most harm, so half of the rounds change only these.
+            let reach = if round % 2 == 0 { corrupted.len() } else { corrupted.len().min(200) };
             for _ in 0..random.usize(1..=8) {
                 let at = random.usize(..reach);
                 match random.u8(..4) {
-                    0 => bent[at] = random.u8(..),
-                    1 => bent[at] ^= 1 << random.u8(..8),
-                    2 => bent[at] = [0, 1, 0x7f, 0x80, 0xff][random.usize(..5)],
-                    _ => bent[at..(at + 4).min(bytes.len())].fill(0xff),
+                    0 => corrupted[at] = random.u8(..),
+                    1 => corrupted[at] ^= 1 << random.u8(..8),
+                    2 => corrupted[at] = [0, 1, 0x7f, 0x80, 0xff][random.usize(..5)],
+                    _ => corrupted[at..(at + 4).min(bytes.len())].fill(0xff),
                 }
             }
             if random.u8(..8) == 0 {
-                bent.truncate(random.usize(..bent.len()));
+                corrupted.truncate(random.usize(..corrupted.len()));
             }
             let result = catch_unwind(|| {
-                decode(&bent, &LIMITS).map(|raster| {
-                    Preprocess::KerasImagenetV1.apply(&raster);
-                    Preprocess::Imgdex1.apply(&raster);
+                decode(&corrupted, &LIMITS).map(|raster| {
+                    Preprocess::KerasImagenetV1.apply(&raster, 224);
+                    Preprocess::Imgdex1.apply(&raster, 224);
                 })
             });
             match result {
@@ -251,6 +252,6 @@ fn bent_files_give_an_image_or_an_error_and_never_a_panic() {
             }
         }
     }
-    // Both happen often, or the bending is too weak or too strong to try anything.
+    // Both must happen often, or the changes are too few or too many to test anything.
     assert!(decoded > 500 && refused > 500, "{decoded} decoded, {refused} refused");
 }

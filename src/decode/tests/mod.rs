@@ -7,16 +7,14 @@ use std::sync::mpsc;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::decode::pixels::INPUT_SIZE;
+use crate::decode::preprocess::Preprocess;
 
 fn stage(permits: usize, timeout: Duration) -> Decoder {
-    Decoder::new(Settings {
-        preprocess: Preprocess::Imgdex1,
-        max_pixels: 1_000_000,
-        allow_tiff: false,
-        permits,
-        timeout,
-    })
+    stage_with(Settings { max_pixels: 1_000_000, allow_tiff: false, permits, timeout })
+}
+
+fn stage_with(settings: Settings) -> Decoder {
+    Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex1, size: 224 })
 }
 
 const LONG: Duration = Duration::from_mins(1);
@@ -27,7 +25,7 @@ async fn an_image_comes_out_sampled_with_its_size_and_format() {
     let picture = stage(1, LONG).decode(bytes.into()).await.unwrap();
     assert_eq!(picture.size, Size { width: 3000, height: 50 });
     assert_eq!(picture.format, Format::Png);
-    assert_eq!(picture.pixels.as_rgb().len(), INPUT_SIZE * INPUT_SIZE * 3);
+    assert_eq!((picture.pixels.size(), picture.pixels.as_rgb().len()), (224, 224 * 224 * 3));
 }
 
 #[tokio::test]
@@ -47,10 +45,10 @@ async fn an_overrunning_thread_keeps_its_permit_until_it_ends() {
     let (release, stuck) = mpsc::channel::<()>();
     let result = stage.contained(move || Ok(stuck.recv().is_ok())).await;
     assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
-    // The caller has its answer, the thread is still at work, and no other may start.
+    // The caller has its result, the thread still runs, and no other may start.
     assert_eq!(stage.permits.available_permits(), 0);
     let next = timeout(Duration::from_millis(50), stage.contained(|| Ok(()))).await;
-    assert!(next.is_err(), "started beside the one that overruns");
+    assert!(next.is_err(), "another started while one overran");
 
     release.send(()).unwrap();
     timeout(LONG, stage.contained(|| Ok(()))).await.expect("the permit never came back").unwrap();
@@ -58,15 +56,15 @@ async fn an_overrunning_thread_keeps_its_permit_until_it_ends() {
 
 #[tokio::test]
 async fn large_images_share_the_memory_of_one_and_small_ones_need_not_wait() {
-    let stage = Decoder::new(Settings { max_pixels: 100_000_000, ..stage(8, LONG).settings });
+    let stage = stage_with(Settings { max_pixels: 100_000_000, ..stage(8, LONG).settings });
     let half = stage.room(50_000_000).await.unwrap();
     let other = stage.room(49_000_000).await.unwrap();
     assert!(stage.room(SMALL + 1).now_or_never().is_none(), "a third one beside them");
     assert!(stage.room(SMALL).now_or_never().is_some());
     drop((half, other));
     let _largest = stage.room(100_000_000).await.unwrap();
-    // What cannot be counted is never let in beside another.
-    let unlimited = Decoder::new(Settings { max_pixels: u64::MAX, ..stage.settings.clone() });
+    // An image too large to be counted is never decoded beside another.
+    let unlimited = stage_with(Settings { max_pixels: u64::MAX, ..stage.settings.clone() });
     let _any = unlimited.room(1 << 60).await.unwrap();
     assert!(unlimited.room(1 << 60).now_or_never().is_none());
 }

@@ -8,8 +8,9 @@ use rusqlite::Transaction;
 
 use super::error::Error;
 use super::rows;
-use super::scan::{LANES, Memory};
+use super::scan::LANES;
 use super::terms::Terms;
+use crate::simd::Buffer;
 
 /// Rows in one piece of memory: 32 MiB for 512 features. Memory is added in pieces, because a single buffer would have to
 /// be copied to grow, which takes twice its memory.
@@ -20,7 +21,7 @@ pub(super) struct Matrix {
     dims: usize,
     /// The number of the last batch that was read from the file; `None` before the first search.
     seq: Option<i64>,
-    pieces: Vec<Memory>,
+    pieces: Vec<Buffer>,
     ids: Vec<Arc<str>>,
     terms: Vec<Terms>,
     /// 1 / L2 norm of each row: the norm of a stored vector is 1 to within 1e-4 only.
@@ -75,7 +76,7 @@ impl Matrix {
     pub(super) fn padded(&self, rows: Range<usize>) -> &[f32] {
         let (piece, stride) = (rows.start / PIECE, self.stride());
         let first = rows.start % PIECE;
-        &self.pieces[piece].values()[first * stride..(first + rows.len()) * stride]
+        &self.pieces[piece][first * stride..(first + rows.len()) * stride]
     }
 
     /// Reads the changes since the last call from the file. A failure in between does no harm: the next call reads the
@@ -130,10 +131,10 @@ impl Matrix {
         } else {
             let row = self.len();
             if row == self.pieces.len() * PIECE {
-                self.pieces.push(Memory::new(PIECE * self.stride())?);
+                self.pieces.push(Buffer::with_capacity(PIECE * self.stride())?);
             }
             let stride = self.stride();
-            self.pieces[row / PIECE].cover((row % PIECE + 1) * stride);
+            self.pieces[row / PIECE].grow((row % PIECE + 1) * stride);
             let id = Arc::from(id);
             self.rows.insert(Arc::clone(&id), row);
             self.ids.push(id);
@@ -161,7 +162,7 @@ impl Matrix {
 
     fn vector_mut(&mut self, row: usize) -> &mut [f32] {
         let at = row % PIECE * self.stride();
-        &mut self.pieces[row / PIECE].values_mut()[at..at + self.dims]
+        &mut self.pieces[row / PIECE][at..at + self.dims]
     }
 }
 

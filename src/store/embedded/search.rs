@@ -14,9 +14,10 @@ use super::error::Error;
 use super::file::File;
 use super::matrix::{Matrix, PIECE};
 use super::rows::{self, HitFields};
-use super::scan::{Kernel, Sum, relative_error};
+use super::scan::{RowSums, Sum, relative_error};
 use super::terms::Filter;
 use crate::distance::{Measure, Mode};
+use crate::simd::{self, Buffer};
 use crate::store::query::similarity_bound;
 use crate::store::{Hit, Query, Target};
 
@@ -105,9 +106,8 @@ impl Scan<'_> {
     /// The key of every row, and the largest that one of the best `k` may have.
     fn keys(&self, k: usize) -> (Vec<f32>, f32) {
         let rows = self.matrix.len();
-        let mut query = self.vector.to_vec();
-        query.resize(self.matrix.stride(), 0.0);
-        let kernel = Kernel::best();
+        let mut query = Buffer::new(self.matrix.stride());
+        query[..self.vector.len()].copy_from_slice(self.vector);
 
         let mut keys = vec![0.0; rows];
         let blocks = rows.div_ceil(BLOCK);
@@ -117,7 +117,7 @@ impl Scan<'_> {
         let run = || {
             let mut best = Best { k, keys: BinaryHeap::new() };
             while let Some((block, keys)) = take() {
-                self.block(kernel, &query, block * BLOCK, keys);
+                self.block(&query, block * BLOCK, keys);
                 for key in keys {
                     best.offer(*key);
                 }
@@ -139,14 +139,15 @@ impl Scan<'_> {
     }
 
     /// Computes the keys of rows from `first` on.
-    fn block(&self, kernel: Kernel, query: &[f32], first: usize, keys: &mut [f32]) {
+    fn block(&self, query: &[f32], first: usize, keys: &mut [f32]) {
         let sum = match self.mode {
             Mode::Cosine | Mode::Dot => Sum::Dot,
             Mode::L1 => Sum::L1,
             Mode::L2 => Sum::SquaredL2,
         };
         let run = |first: usize, keys: &mut [f32]| {
-            kernel.run(sum, query, self.matrix.padded(first..first + keys.len()), keys);
+            let rows = self.matrix.padded(first..first + keys.len());
+            simd::dispatch(RowSums { sum, query, rows, sums: &mut *keys });
             match self.mode {
                 Mode::Cosine => {
                     // The query's norm is the same for all rows and changes no order.

@@ -18,7 +18,7 @@ pub fn check(bytes: &[u8]) {
             holds_its_pixels(&raster);
             is_refused_for_one_pixel_less(&bytes, &raster);
             for way in [Preprocess::KerasImagenetV1, Preprocess::Imgdex1] {
-                way.apply(&raster);
+                way.apply(&raster, 224);
             }
         }
         Err(error) => {

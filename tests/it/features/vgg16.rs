@@ -88,13 +88,9 @@ fn vgg16_keras_agrees_with_an_independent_network() {
 
 /// The decoded and sampled fixtures.
 async fn pixels(manifest: &Manifest) -> Vec<Pixels> {
-    let decoder = Decoder::new(Settings {
-        preprocess: manifest.preprocess(),
-        max_pixels: 1_000_000,
-        allow_tiff: true,
-        permits: 2,
-        timeout: std::time::Duration::from_mins(1),
-    });
+    let timeout = std::time::Duration::from_mins(1);
+    let settings = Settings { max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout };
+    let decoder = Decoder::new(settings, manifest.sampling());
     let mut pixels = Vec::new();
     for fixture in fixtures() {
         let bytes = std::fs::read(folder().join("images").join(&fixture.file)).unwrap();

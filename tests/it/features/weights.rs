@@ -201,7 +201,7 @@ fn a_broken_download_resumes_and_other_files_are_removed() {
         let fetch = || run(folder.path(), &["model", "fetch", "--url", &url]);
         let (code, _, stderr) = fetch();
         assert_eq!(code, Some(69), "{stderr}");
-        assert!(stderr.contains("after 60000 bytes; run it again to go on"), "{stderr}");
+        assert!(stderr.contains("after 60000 bytes; run it again to resume"), "{stderr}");
         assert_eq!(names(folder.path()), ["6d6bbae143d832006294945121d1f1fc.download"]);
         let (code, _, stderr) = fetch();
         assert_eq!(code, Some(69));

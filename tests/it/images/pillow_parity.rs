@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use imgdex::decode::preprocess::Preprocess;
+use imgdex::decode::preprocess::{Preprocess, Sampling};
 use imgdex::decode::{Decoder, Settings};
 use serde::Deserialize;
 
@@ -42,9 +42,8 @@ fn difference(ours: &[u8], expected: &[u8]) -> (u8, f64) {
 
 /// The largest and the mean difference of sampled pixels from those of Pillow, or the error, for each fixture.
 async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture, Result<(u8, f64), String>)> {
-    let settings =
-        Settings { preprocess, max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_mins(1) };
-    let decoder = Decoder::new(settings);
+    let settings = Settings { max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_mins(1) };
+    let decoder = Decoder::new(settings, Sampling { preprocess, size: 224 });
     let mut rows = Vec::new();
     for fixture in fixtures() {
         let bytes = Bytes::from(std::fs::read(folder().join("images").join(&fixture.file)).unwrap());

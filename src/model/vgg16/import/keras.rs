@@ -5,13 +5,13 @@ use hdf5_pure::{Dataset, File, Group};
 use super::tensors::Tensors;
 use crate::model::vgg16::convolutions;
 
-/// Deepest nesting that Keras writes is two; a damaged file may lead in circles.
+/// Keras nests two levels deep; a damaged file may have a cycle.
 const MAX_DEPTH: usize = 4;
 
-/// Reads the layers of the network; others (pools, the classifier) are left alone.
+/// Reads the layers of the network, and ignores others (pools, the classifier).
 ///
 /// # Errors
-/// When the file is damaged, or a layer is not there as a kernel and a bias.
+/// When the file is damaged, or a layer is not a kernel and a bias.
 pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, String> {
     let file = File::from_bytes(bytes).map_err(|error| error.to_string())?;
     let root = file.root();
@@ -25,7 +25,7 @@ pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, String> {
         for dataset in found {
             let failed = |error: hdf5_pure::Error| format!("{layer}: {error}");
             let shape = dataset.shape().map_err(failed)?;
-            // Before any values are read: a damaged shape may ask for any amount of memory.
+            // Checked before any values are read: a damaged shape may need any amount of memory.
             if shape == [3, 3, inputs as u64, outputs as u64] {
                 let values = dataset.read_f32().map_err(failed)?;
                 let values = oihw(&values, inputs, outputs)

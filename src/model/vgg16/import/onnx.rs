@@ -1,4 +1,4 @@
-//! ONNX files, as far as their initializers: protobuf messages of which four fields matter.
+//! The initializers of ONNX files: protobuf messages of which few fields matter.
 //!
 //! Field numbers: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
@@ -12,7 +12,7 @@ const FLOAT: i32 = 1;
 
 /// `ModelProto`.
 #[derive(Message)]
-pub(super) struct Model {
+pub(super) struct OnnxModel {
     #[prost(message, optional, tag = "7")]
     pub(super) graph: Option<Graph>,
 }
@@ -43,9 +43,9 @@ pub(super) struct Initializer {
 /// (`functional_1/block1_conv1_1/convolution/ReadVariableOp:0`); the number of dimensions tells kernels (OIHW) from biases.
 ///
 /// # Errors
-/// When this is no ONNX model, or an initializer is not float32.
+/// When this is not an ONNX model, or an initializer is not float32.
 pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
-    let model = Model::decode(bytes).map_err(|error| error.to_string())?;
+    let model = OnnxModel::decode(bytes).map_err(|error| error.to_string())?;
     let graph = model.graph.ok_or("it has no graph")?;
     let layers: Vec<_> = convolutions().map(|(layer, ..)| layer).collect();
     let mut tensors = Tensors::default();

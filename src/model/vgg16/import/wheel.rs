@@ -21,7 +21,7 @@ pub(super) fn read(bytes: Vec<u8>) -> Result<Tensors, String> {
     let name = archive.file_names().find(is_model).ok_or("it holds no .onnx file of VGG16")?.to_owned();
     let member = archive.by_name(&name).map_err(|error| error.to_string())?;
     let mut model = Vec::new();
-    // The archive's word on the size is not to be trusted.
+    // The archive may state a wrong size.
     member.take(MAX_IMPORT_BYTES).read_to_end(&mut model).map_err(|error| format!("{name}: {error}"))?;
     onnx::read(&model).map_err(|reason| format!("{name}: {reason}"))
 }

@@ -3,62 +3,61 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::first_layer::{First, Patch};
+use super::first_layer::{FirstConvolution, Patch};
 use super::geometry::{Convolution, Tile, Tiling};
-use super::maps::{Map, Shared};
-use super::steps::{LINES, Multiply, Place, ToOutputs, ToPoints, Window, points_before};
-use super::threads::Member;
+use super::maps::{Map, SharedFloats};
+use super::steps::{LINES, Multiply, TileSite, ToOutputs, ToPoints, Window, points_before};
+use super::threads::Worker;
 use super::transform::{Algorithm, F4, F7};
-use crate::simd::Simd;
-use crate::simd::{Buffer, LINE};
+use crate::simd::{Buffer, CACHE_LINE, Simd};
 
 /// How threads share a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Split {
-    /// Each takes some tiles through all channels. What it works on stays in its own cache.
+    /// Each thread takes some tiles through all channels, which stay in its own cache.
     Tiles,
-    /// Each takes some outputs of the same tiles, block by block: for few tiles.
+    /// Each thread takes some outputs of the same tiles, block by block: for few tiles.
     Outputs,
 }
 
 impl Split {
-    /// Whichever gives the threads more to share, where there is not work for all.
-    pub(super) fn of(convolution: &Convolution, images: usize, team: usize) -> Self {
+    /// By tiles if there is a block for each thread; else the one that more threads can share.
+    pub(super) fn of(convolution: &Convolution, images: usize, threads: usize) -> Self {
         let blocks = Tiling::of(convolution, images, false).tiles().div_ceil(convolution.block);
-        if blocks < team && convolution.groups() > blocks { Self::Outputs } else { Self::Tiles }
+        if blocks < threads && convolution.groups() > blocks { Self::Outputs } else { Self::Tiles }
     }
 }
 
 /// What a convolution reads.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    Map(Shared<'a>, Map),
-    /// Pixels: the network's first convolution is done on the way, patch by patch.
-    Pixels(First<'a>, &'a [f32]),
+pub(super) enum Input<'a> {
+    Map(SharedFloats<'a>, Map),
+    /// Pixels: the network's first convolution is computed as the input of this one, patch by patch.
+    Pixels(FirstConvolution<'a>, &'a [f32]),
 }
 
 /// One convolution of a forward pass.
-pub(super) struct Job<'a> {
+pub(super) struct ConvolutionPass<'a> {
     pub(super) convolution: &'a Convolution,
     /// The network's packed weights.
     pub(super) packed: &'a [f32],
-    pub(super) source: Source<'a>,
-    pub(super) target: (Shared<'a>, Map),
+    pub(super) input: Input<'a>,
+    pub(super) target: (SharedFloats<'a>, Map),
     pub(super) images: usize,
-    /// The number of the first image in the source, and in the target.
+    /// The number of the first image in the input, and in the target.
     pub(super) from_image: usize,
     pub(super) to_image: usize,
     /// Points of tiles that all threads multiply.
-    pub(super) together: Shared<'a>,
+    pub(super) shared_points: SharedFloats<'a>,
 }
 
-/// What a thread works in.
+/// The memory that a thread works in.
 pub(super) struct Scratch {
     points: Buffer,
     sums: Buffer,
     lines: Buffer,
     patch: Buffer,
-    places: Vec<Place>,
+    sites: Vec<TileSite>,
 }
 
 impl Scratch {
@@ -68,95 +67,95 @@ impl Scratch {
             sums: Buffer::new(0),
             lines: Buffer::new(LINES),
             patch: Buffer::new(0),
-            places: Vec::new(),
+            sites: Vec::new(),
         }
     }
 }
 
-impl Job<'_> {
-    /// Does this thread's share. It is finished when all have met.
-    pub(super) fn run<S: Simd>(&self, simd: S, member: &Member<'_>, scratch: &mut Scratch) {
+impl ConvolutionPass<'_> {
+    /// Does this thread's share, then waits until all have done theirs.
+    pub(super) fn run<S: Simd>(&self, simd: S, worker: &Worker<'_>, scratch: &mut Scratch) {
         match self.convolution.tile {
-            Tile::Four => self.run_tiles::<S, F4, 4, 6>(simd, member, scratch),
-            Tile::Seven => self.run_tiles::<S, F7, 7, 9>(simd, member, scratch),
+            Tile::Four => self.run_tiles::<S, F4, 4, 6>(simd, worker, scratch),
+            Tile::Seven => self.run_tiles::<S, F7, 7, 9>(simd, worker, scratch),
         }
     }
 
     fn run_tiles<S: Simd, F: Algorithm<M, A>, const M: usize, const A: usize>(
         &self,
         simd: S,
-        member: &Member<'_>,
+        worker: &Worker<'_>,
         scratch: &mut Scratch,
     ) {
         let convolution = self.convolution;
-        let from_pixels = matches!(self.source, Source::Pixels(..));
+        let from_pixels = matches!(self.input, Input::Pixels(..));
         let tiling = Tiling::of(convolution, self.images, from_pixels);
         let block = tiling.blocks(convolution.block, from_pixels);
         let (channels, groups) = (convolution.inputs / S::LANES, convolution.groups());
-        let Scratch { points, sums, lines, patch, places } = scratch;
-        match Split::of(convolution, self.images, member.team()) {
+        let Scratch { points, sums, lines, patch, sites } = scratch;
+        match Split::of(convolution, self.images, worker.count()) {
             Split::Tiles => {
-                while let Some(tiles) = block(member.take()) {
-                    let source = self.place(simd, &tiling, tiles, places, patch);
-                    points.reserve(points_len::<S>(convolution, places.len()));
-                    let points = Shared::new(points);
-                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, 0..channels, points, lines));
+                while let Some(tiles) = block(worker.next_item()) {
+                    let source = self.locate(simd, &tiling, tiles, sites, patch);
+                    points.grow(points_len::<S>(convolution, sites.len()));
+                    let points = SharedFloats::new(points);
+                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, sites, 0..channels, points, lines));
                     for group in 0..groups {
-                        self.group::<S, F, M, A>(simd, group, places, points, sums, lines);
+                        self.group::<S, F, M, A>(simd, group, sites, points, sums, lines);
                     }
                 }
             }
             Split::Outputs => {
                 let mut number = 0;
                 while let Some(tiles) = block(number) {
-                    let source = self.place(simd, &tiling, tiles, places, patch);
-                    let share = |member: usize, team| channels * member / team;
-                    let mine = share(member.index(), member.team())..share(member.index() + 1, member.team());
-                    let points = self.together;
-                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, places, mine, points, lines));
-                    member.meet();
+                    let source = self.locate(simd, &tiling, tiles, sites, patch);
+                    let start = |worker_index: usize| channels * worker_index / worker.count();
+                    let mine = start(worker.index())..start(worker.index() + 1);
+                    let points = self.shared_points;
+                    simd.vectorize(ToPoints::<F, M, A>::new(convolution, source, sites, mine, points, lines));
+                    worker.barrier();
                     loop {
-                        let group = member.take();
+                        let group = worker.next_item();
                         if group >= groups {
                             break;
                         }
-                        self.group::<S, F, M, A>(simd, group, places, points, sums, lines);
+                        self.group::<S, F, M, A>(simd, group, sites, points, sums, lines);
                     }
                     number += 1;
                     if block(number).is_some() {
-                        member.meet();
+                        worker.barrier();
                     }
                 }
             }
         }
-        member.meet();
+        worker.barrier();
     }
 
-    /// Multiplies a group of outputs of all tiles in hand, and writes it.
+    /// Multiplies the tiles for a group of outputs, and writes these.
     fn group<S: Simd, F: Algorithm<M, A>, const M: usize, const A: usize>(
         &self,
         simd: S,
         group: usize,
-        places: &[Place],
-        points: Shared<'_>,
+        sites: &[TileSite],
+        points: SharedFloats<'_>,
         sums: &mut Buffer,
         lines: &mut Buffer,
     ) {
         let convolution = self.convolution;
-        let apart = convolution.group * places.len() + LINE;
-        sums.reserve(A * A * apart);
-        let sums = Shared::new(sums);
+        let stride = convolution.group * sites.len() + CACHE_LINE;
+        sums.grow(A * A * stride);
+        let sums = SharedFloats::new(sums);
         let len = A * A * convolution.inputs * convolution.group;
         let weights = &self.packed[convolution.weights.start + group * len..][..len];
-        simd.vectorize(Multiply { convolution, points, weights, tiles: places.len(), sums, apart });
+        simd.vectorize(Multiply { convolution, points, weights, tiles: sites.len(), sums, stride });
         let (target, map) = self.target;
         simd.vectorize(ToOutputs::<F, M, A> {
             convolution,
             bias: &self.packed[convolution.bias.start + group * convolution.group..][..convolution.group],
             group,
             sums,
-            apart,
-            places,
+            stride,
+            sites,
             target,
             map,
             lines,
@@ -164,44 +163,44 @@ impl Job<'_> {
         });
     }
 
-    /// Finds where the tiles are read and written. From pixels, computes their inputs first.
-    fn place<'a, S: Simd>(
+    /// Finds where the tiles are read and written. If the input is pixels, computes the part of the first convolution that they need.
+    fn locate<'a, S: Simd>(
         &'a self,
         simd: S,
         tiling: &Tiling,
         tiles: Range<usize>,
-        places: &mut Vec<Place>,
+        sites: &mut Vec<TileSite>,
         buffer: &'a mut Buffer,
     ) -> Window<'a> {
         let &Tiling { tile, strip, .. } = tiling;
-        let source = match self.source {
-            Source::Map(floats, map) => Window::of_map(floats, &map, self.from_image),
-            Source::Pixels(first, pixels) => {
-                let (image, row, left) = tiling.place(tiles.start);
-                let (last, _, right) = tiling.place(tiles.end - 1);
-                debug_assert!(image == last, "a patch lies in one image");
+        let source = match self.input {
+            Input::Map(floats, map) => Window::of_map(floats, &map, self.from_image),
+            Input::Pixels(first, pixels) => {
+                let (image, row, left) = tiling.position(tiles.start);
+                let (last, _, right) = tiling.position(tiles.end - 1);
+                debug_assert!(image == last, "a patch is of one image");
                 let (corner, extent) = ((row * tile, left * tile), (strip * tile + 2, (right + 1 - left) * tile + 2));
                 let patch = Patch::new(self.from_image + image, corner, extent);
-                buffer.reserve(self.convolution.inputs / S::LANES * patch.plane(S::LANES));
+                buffer.grow(self.convolution.inputs / S::LANES * patch.plane(S::LANES));
                 simd.vectorize(first.fill(pixels, patch, buffer));
-                Window::of_patch(Shared::new(buffer), &patch, S::LANES)
+                Window::of_patch(SharedFloats::new(buffer), &patch, S::LANES)
             }
         };
         let (size, target) = (self.convolution.size, &self.target.1);
         let shrink = if self.convolution.pool { 2 } else { 1 };
-        places.clear();
-        places.extend(tiles.map(|index| {
-            let (image, row, column) = tiling.place(index);
+        sites.clear();
+        sites.extend(tiles.map(|index| {
+            let (image, row, column) = tiling.position(index);
             let (y, x) = (row * tile, column * tile);
             let from = source.tile(image, y, x, S::LANES);
             let to = target.position(self.to_image + image, y / shrink, x / shrink);
-            Place { from, to, rows: tile.min(size.saturating_sub(y)), columns: tile.min(size.saturating_sub(x)) }
+            TileSite { from, to, rows: tile.min(size.saturating_sub(y)), columns: tile.min(size.saturating_sub(x)) }
         }));
         source
     }
 }
 
-/// Floats for the points of so many tiles.
+/// Floats of the points of that many tiles.
 pub(super) fn points_len<S: Simd>(convolution: &Convolution, tiles: usize) -> usize {
     points_before(convolution.tile.points(), convolution.inputs, tiles.div_ceil(S::TILES), tiles)
 }

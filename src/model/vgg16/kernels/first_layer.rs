@@ -1,44 +1,43 @@
-//! The network's first convolution, from three channels to 64: too few inputs for tiles to be worth it. It is done
-//! directly, patch by patch, on the way into the second one, so that its output never leaves the cache.
+//! The network's first convolution, from three channels to 64: tiles do not pay for so few inputs. It is computed directly, patch
+//! by patch, as the input of the second one, so that its output never leaves the cache.
 #![allow(unsafe_code)]
 
-use super::maps::Shared;
+use super::maps::SharedFloats;
 use super::multiply::PANEL;
-use crate::simd::{Simd, Task, with_constant};
+use crate::simd::{CACHE_LINE, Simd, WithSimd, with_constant};
 
 /// Height and width of the image.
-pub(super) const SIZE: usize = 224;
+pub const INPUT_SIZE: usize = 224;
 /// Channels of the image.
 pub(super) const INPUTS: usize = 3;
 /// Channels of the first convolution's output.
 pub(super) const OUTPUTS: usize = 64;
 /// Weights of an output.
 pub(super) const TAPS: usize = INPUTS * 9;
-/// Height of an image in its border of zeros; its width with a few more.
-const ROWS: usize = SIZE + 2;
-const ROW: usize = SIZE + 16;
+/// Height of an image in its border of zeros. Its width has a few more.
+const ROWS: usize = INPUT_SIZE + 2;
+const ROW: usize = INPUT_SIZE + 16;
 
 /// Floats of a bordered image.
 pub(super) const IMAGE: usize = INPUTS * ROWS * ROW;
 
 /// Copies an image, `[channel][row][column]`, into its border of zeros.
 pub(super) fn border(image: &[f32], bordered: &mut [f32]) {
-    for (from, to) in image.chunks_exact(SIZE * SIZE).zip(bordered.chunks_exact_mut(ROWS * ROW)) {
-        for (from, to) in from.chunks_exact(SIZE).zip(to[ROW..].chunks_exact_mut(ROW)) {
-            to[1..=SIZE].copy_from_slice(from);
+    for (from, to) in image.chunks_exact(INPUT_SIZE * INPUT_SIZE).zip(bordered.chunks_exact_mut(ROWS * ROW)) {
+        for (from, to) in from.chunks_exact(INPUT_SIZE).zip(to[ROW..].chunks_exact_mut(ROW)) {
+            to[1..=INPUT_SIZE].copy_from_slice(from);
         }
     }
 }
 
-/// The convolution.
 #[derive(Clone, Copy)]
-pub(super) struct First<'a> {
+pub(super) struct FirstConvolution<'a> {
     /// `[panel][tap][output]`
     pub(super) weights: &'a [f32],
     pub(super) bias: &'a [f32],
 }
 
-impl<'a> First<'a> {
+impl<'a> FirstConvolution<'a> {
     /// Computes a patch from bordered images.
     pub(super) fn fill(self, images: &'a [f32], patch: Patch, to: &'a mut [f32]) -> Fill<'a> {
         let image = &images[patch.image * IMAGE..][..IMAGE];
@@ -50,7 +49,7 @@ impl<'a> First<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Patch {
     image: usize,
-    /// Where in the border of the map it begins.
+    /// Where it begins, in positions of the bordered map.
     pub(super) top: usize,
     pub(super) left: usize,
     rows: usize,
@@ -67,42 +66,42 @@ impl Patch {
         self.columns * lanes
     }
 
-    /// Floats from a block of channels to the next. A line lies between, or they might meet in the same sets of the cache.
+    /// Floats from a block of channels to the next. A cache line lies between them, or they might share sets of the cache.
     pub(super) fn plane(&self, lanes: usize) -> usize {
-        self.rows * self.row(lanes) + crate::simd::LINE
+        self.rows * self.row(lanes) + CACHE_LINE
     }
 }
 
 /// The work of computing a patch.
 pub(super) struct Fill<'a> {
-    first: First<'a>,
+    first: FirstConvolution<'a>,
     /// Bordered.
     image: &'a [f32],
     patch: Patch,
     to: &'a mut [f32],
 }
 
-impl Task for Fill<'_> {
+impl WithSimd for Fill<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { first, image, patch, to } = self;
-        // What the blocks marked unsafe below rest on, besides the lengths that they check.
+        // The unsafe blocks below rely on this, besides the lengths that they check.
         let aligned = |floats: &[f32]| floats.as_ptr().addr().is_multiple_of(S::LANES * size_of::<f32>());
-        assert!(aligned(first.weights) && aligned(first.bias) && aligned(to), "registers are read and written whole");
+        assert!(aligned(first.weights) && aligned(first.bias) && aligned(to), "whole registers are read and written");
         let (row, plane) = (patch.row(S::LANES), patch.plane(S::LANES));
-        let to = Shared::new(to);
-        // The border of the map is one wide: its first row and column are the map's -1.
-        let inside = |start: usize, len: usize| start.max(1)..(start + len).min(SIZE + 1);
+        let to = SharedFloats::new(to);
+        // The border is one wide: row and column 0 of the bordered map are -1 of the map.
+        let inside = |start: usize, len: usize| start.max(1)..(start + len).min(INPUT_SIZE + 1);
         let (rows, columns) = (inside(patch.top, patch.rows), inside(patch.left, patch.columns));
         for panel in 0..OUTPUTS / (PANEL * S::LANES) {
             let weights = &first.weights[panel * TAPS * PANEL * S::LANES..][..TAPS * PANEL * S::LANES];
             let bias = &first.bias[panel * PANEL * S::LANES..][..PANEL * S::LANES];
             for y in 0..patch.rows {
                 let start = panel * PANEL * plane + y * row;
-                let is_row = rows.contains(&(patch.top + y));
-                let (before, after) = if is_row {
+                let inside_map = rows.contains(&(patch.top + y));
+                let (before, after) = if inside_map {
                     (columns.start - patch.left, columns.end - patch.left)
                 } else {
                     (patch.columns, patch.columns)
@@ -128,24 +127,24 @@ impl Task for Fill<'_> {
     }
 }
 
-/// Clears some registers.
+/// Writes zeros.
 ///
 /// # Safety
 /// The offset must be a multiple of a register.
 #[inline(always)]
-unsafe fn zero<S: Simd>(simd: S, to: Shared<'_>, offset: usize, registers: usize) {
+unsafe fn zero<S: Simd>(simd: S, to: SharedFloats<'_>, offset: usize, registers: usize) {
     let to = to.part(offset, registers * S::LANES);
     for i in 0..registers {
-        // SAFETY: the part has so many registers.
+        // SAFETY: the part has that many registers.
         unsafe { simd.store(to.add(i * S::LANES), simd.splat(0.0)) };
     }
 }
 
-/// Computes `count` neighbouring outputs of a panel; `from` is where the inputs of the first begin. Weights and biases lie on
-/// whole lines.
+/// Computes `count` neighbouring outputs of a panel. `from` is the offset of the first one's inputs.
 ///
 /// # Safety
-/// So many registers must be writable and aligned at `to.0`, and [`PANEL`] times, `to.1` floats apart.
+/// `weights` and `bias` must be aligned. `count` registers must be writable and aligned at `to.0`, and the same at each multiple
+/// of `to.1` floats from there, [`PANEL`] times.
 ///
 /// # Panics
 /// With more than [`Simd::TILES`].
@@ -180,8 +179,7 @@ unsafe fn pixels_in_registers<S: Simd, const COUNT: usize>(
     assert!(weights.len() == TAPS * PANEL * S::LANES && bias.len() == PANEL * S::LANES);
     let (image, weights, bias) = (image.as_ptr().wrapping_add(from), weights.as_ptr(), bias.as_ptr());
     let mut sums = [[simd.splat(0.0); PANEL]; COUNT];
-    // SAFETY, here and below: the assertions above. Weights and biases lie on whole lines, a register
-    // after the other.
+    // SAFETY, here and below: the assertions above, and the caller's alignment.
     let load = |from: *const f32, i: usize| unsafe { simd.load(from.add(i * S::LANES)) };
     for i in 0..PANEL {
         let bias = load(bias, i);

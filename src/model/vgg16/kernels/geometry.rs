@@ -1,8 +1,7 @@
-//! Convolutions and their tiles, in the order in which they are worked on.
+//! Convolutions, and the order in which their tiles are computed.
 
 use std::ops::Range;
 
-/// The size of a convolution's tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tile {
     Four,
@@ -33,9 +32,9 @@ pub(super) struct Convolution {
     /// Whether 2 x 2 pooling follows.
     pub(super) pool: bool,
     pub(super) tile: Tile,
-    /// How many outputs are multiplied, then transformed back, at a time.
+    /// How many outputs are multiplied and then transformed back at a time.
     pub(super) group: usize,
-    /// How many tiles go through together.
+    /// How many tiles are computed at a time.
     pub(super) block: usize,
     /// Its transformed weights among those of the network: `[outputs / group][point][panel of the group][input][output]`.
     pub(super) weights: Range<usize>,
@@ -54,7 +53,6 @@ impl Convolution {
         Tiling::of(self, 1, false).tiles() / self.block
     }
 
-    /// Groups of outputs.
     pub(super) fn groups(&self) -> usize {
         self.outputs / self.group
     }
@@ -94,10 +92,10 @@ impl Tiling {
         self.images * self.side * self.side
     }
 
-    /// The tiles of each block: about `most`, and of one strip only where that is asked for.
+    /// The tiles of each block: about `most`, and with `within_strip` of one strip only.
     pub(super) fn blocks(&self, most: usize, within_strip: bool) -> impl Fn(usize) -> Option<Range<usize>> + use<> {
         let tiles = self.tiles();
-        // What is to stay together: the tiles of a square for pooling, those of a column for a patch, which is a rectangle.
+        // Tiles that must be in one block: a square for pooling, a column for a patch, which is a rectangle.
         let unit = (self.strip * self.strip).min(4);
         let strip = if within_strip { self.side * self.strip } else { tiles };
         let blocks = tiles / strip * strip.div_ceil(most);
@@ -106,7 +104,7 @@ impl Tiling {
     }
 
     /// Image, row and column of a tile.
-    pub(super) fn place(&self, index: usize) -> (usize, usize, usize) {
+    pub(super) fn position(&self, index: usize) -> (usize, usize, usize) {
         let (image, index) = (index / (self.side * self.side), index % (self.side * self.side));
         let (strip, index) = (index / (self.side * self.strip), index % (self.side * self.strip));
         (image, strip * self.strip + index % self.strip, index / self.strip)

@@ -1,21 +1,21 @@
-//! The multiplication of transformed tiles by transformed weights: what the network spends its time on.
+//! The multiplication of transformed tiles by transformed weights, on which the network spends most of its time.
 //!
 //! At each point: `[tiles x inputs] * [inputs x outputs]`. A panel of weights has [`PANEL`] registers of outputs, and lies
-//! input by input. Sums of a few tiles for one panel stay in registers while all inputs pass.
+//! input by input. The sums of a few tiles for one panel stay in registers over all inputs.
 #![allow(unsafe_code)]
 
-use crate::simd::{Simd, prefetch, prefetch_ahead, with_constant};
+use crate::simd::{CACHE_LINE, Simd, prefetch, prefetch_ahead, with_constant};
 
-/// Registers of outputs that are summed up at a time. Two use a broadcast value twice, and leave room for many tiles.
+/// Registers of outputs that are summed up at a time. With two, a broadcast value is used twice and registers are left for many
+/// tiles.
 pub(super) const PANEL: usize = 2;
 
-/// How far before the panel's own stream is asked for, in floats: about what the weights' way from the second level takes.
+/// How far ahead the panel itself is prefetched, in floats: about as long as weights take from the second level of the cache.
 const NEAR: usize = 256;
 
-/// Where a multiplication reads and writes.
+/// The addresses of a multiplication.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
-    /// Input channels.
     pub(super) inputs: usize,
     /// `[inputs / lanes][tiles][lanes]`.
     pub(super) tiles: *const f32,
@@ -23,9 +23,9 @@ pub(super) struct Operands {
     pub(super) panel: *const f32,
     /// `[PANEL][..][lanes]`.
     pub(super) sums: *mut f32,
-    /// Floats between the registers of a tile's sums.
-    pub(super) apart: usize,
-    /// What is needed after this panel, and how many floats of it to ask for while an input passes.
+    /// Floats from a register of a tile's sums to the next.
+    pub(super) stride: usize,
+    /// What is needed after this panel, and how many floats of it to prefetch for each input.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
 }
@@ -33,10 +33,10 @@ pub(super) struct Operands {
 /// Multiplies up to [`Simd::TILES`] tiles by a panel.
 ///
 /// # Safety
-/// Everything that [`Operands`] points to must be there and aligned, `sums` be nobody else's.
+/// Everything that [`Operands`] points to must be valid and aligned, and no other thread may use `sums`.
 ///
 /// # Panics
-/// With more tiles.
+/// With more than [`Simd::TILES`].
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd>(simd: S, tiles: usize, operands: Operands) {
     // SAFETY: the caller's.
@@ -47,7 +47,7 @@ pub(super) unsafe fn multiply<S: Simd>(simd: S, tiles: usize, operands: Operands
 /// As [`multiply`].
 #[inline(always)]
 unsafe fn multiply_tiles<S: Simd, const TILES: usize>(simd: S, operands: Operands) {
-    let Operands { inputs, mut tiles, mut panel, sums, apart, mut ahead, ahead_step } = operands;
+    let Operands { inputs, mut tiles, mut panel, sums, stride, mut ahead, ahead_step } = operands;
     let mut acc = [[simd.splat(0.0); PANEL]; TILES];
     for _ in 0..inputs / S::LANES {
         for lane in 0..S::LANES {
@@ -56,9 +56,9 @@ unsafe fn multiply_tiles<S: Simd, const TILES: usize>(simd: S, operands: Operand
                 // SAFETY: the caller's.
                 weights[i] = unsafe { simd.load(panel.add(i * S::LANES)) };
             }
-            for line in 0..(PANEL * S::LANES).div_ceil(crate::simd::LINE) {
-                prefetch(panel.wrapping_add(NEAR + line * crate::simd::LINE));
-                prefetch_ahead(ahead.wrapping_add(line * crate::simd::LINE));
+            for line in 0..(PANEL * S::LANES).div_ceil(CACHE_LINE) {
+                prefetch(panel.wrapping_add(NEAR + line * CACHE_LINE));
+                prefetch_ahead(ahead.wrapping_add(line * CACHE_LINE));
             }
             ahead = ahead.wrapping_add(ahead_step);
             for tile in 0..TILES {
@@ -75,7 +75,7 @@ unsafe fn multiply_tiles<S: Simd, const TILES: usize>(simd: S, operands: Operand
     for tile in 0..TILES {
         for i in 0..PANEL {
             // SAFETY: the caller's.
-            unsafe { simd.store(sums.add(i * apart + tile * S::LANES), acc[tile][i]) };
+            unsafe { simd.store(sums.add(i * stride + tile * S::LANES), acc[tile][i]) };
         }
     }
 }

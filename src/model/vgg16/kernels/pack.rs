@@ -1,8 +1,8 @@
-//! Weights to the form that the kernels read: once, in double precision.
+//! Weights to the form that the kernels read, computed in double precision.
 
 use rayon::prelude::*;
 
-use super::Layer;
+use super::ConvWeights;
 use super::first_layer::TAPS;
 use super::geometry::{Convolution, Tile};
 use super::multiply::PANEL;
@@ -13,16 +13,16 @@ use crate::simd::Simd;
 /// Packs the weights of the whole network.
 ///
 /// # Panics
-/// When the layers are not those of VGG16.
-pub(super) fn pack<S: Simd>(layout: &Layout, layers: &[Layer], packed: &mut [f32]) {
-    assert_eq!(layers.len(), layout.convolutions.len() + 1, "VGG16 has thirteen convolutions");
-    pack_first::<S>(&layers[0].weights, &mut packed[layout.first.clone()]);
-    packed[layout.first_bias.clone()].copy_from_slice(&layers[0].bias);
-    for (convolution, layer) in layout.convolutions.iter().zip(&layers[1..]) {
+/// When the weights are not those of VGG16.
+pub(super) fn pack<S: Simd>(layout: &Layout, weights: &[ConvWeights], packed: &mut [f32]) {
+    assert_eq!(weights.len(), layout.convolutions.len() + 1, "VGG16 has thirteen convolutions");
+    pack_first::<S>(&weights[0].weights, &mut packed[layout.first.clone()]);
+    packed[layout.first_bias.clone()].copy_from_slice(&weights[0].bias);
+    for (convolution, ConvWeights { weights, bias }) in layout.convolutions.iter().zip(&weights[1..]) {
         let &Convolution { inputs, outputs, .. } = convolution;
-        assert_eq!((layer.weights.len(), layer.bias.len()), (inputs * outputs * 9, outputs));
-        packed[convolution.bias.clone()].copy_from_slice(&layer.bias);
-        pack_convolution::<S>(convolution, &layer.weights, &mut packed[convolution.weights.clone()]);
+        assert_eq!((weights.len(), bias.len()), (inputs * outputs * 9, outputs));
+        packed[convolution.bias.clone()].copy_from_slice(bias);
+        pack_convolution::<S>(convolution, weights, &mut packed[convolution.weights.clone()]);
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn pack_convolution<S: Simd>(convolution: &Convolution, weights: &[f3
     }
 }
 
-/// Runs over the groups of outputs: `[group][point][panel][input][output]`.
+/// Packs groups of outputs in parallel: `[group][point][panel][input][output]`.
 fn transform<S: Simd, F: Algorithm<M, A>, const M: usize, const A: usize>(
     convolution: &Convolution,
     weights: &[f32],

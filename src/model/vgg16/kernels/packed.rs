@@ -1,9 +1,9 @@
 //! Packed weights: in this process's memory, or in a file beside the canonical weights that processes share.
 //!
-//! The file is a header of 4 KiB, as text, and the floats in little-endian order as they lie in memory. It is mapped, not
-//! read: a start takes no time for it, and its pages are there once for all processes. The header names all that the floats
-//! depend on, and its hash is in the file's name, so that a good file is never replaced: not by another version of this program,
-//! and not while it is mapped, be it on another machine.
+//! The file is a header of 4 KiB, as text, and the floats in little-endian order as they are in memory. It is mapped, not read: a
+//! start takes no time for it, and all processes share its pages. The header names everything that the floats depend on, and its
+//! hash is in the file's name. So no version of this program ever replaces a good file that another has mapped, not even on another
+//! machine.
 
 #![allow(unsafe_code)]
 
@@ -20,21 +20,18 @@ use super::{Error, Settings};
 use crate::atomic_file;
 use crate::simd::Buffer;
 
-/// Bytes of the header: whole lines of the cache, so that the floats behind it are aligned.
+/// Bytes of the header: whole cache lines, so that the floats after it are aligned.
 const HEADER: usize = 4096;
 
-const _: () = assert!(cfg!(target_endian = "little"), "packed weights are mapped as they lie in the file");
+const _: () = assert!(cfg!(target_endian = "little"), "packed weights are mapped as they are in the file");
 
-/// The weights as the manifest lists them, beside which packed ones are kept.
+/// The file of the canonical weights, beside which packed ones are kept.
 #[derive(Clone, Debug)]
 pub struct Canonical {
-    /// The file.
     pub path: PathBuf,
-    /// Its SHA-256.
     pub sha256: String,
 }
 
-/// All weights of a network, packed.
 pub(super) enum Packed {
     Memory(Buffer),
     File(Mmap),
@@ -46,7 +43,7 @@ impl Deref for Packed {
     fn deref(&self) -> &[f32] {
         match self {
             Self::Memory(buffer) => buffer,
-            // SAFETY: floats lie behind the header, any bits are floats, and the header is whole lines.
+            // SAFETY: floats follow the header, any bits are a float, and the header is whole cache lines.
             Self::File(map) => unsafe {
                 let floats = &map[HEADER..];
                 std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len() / size_of::<f32>())
@@ -55,7 +52,7 @@ impl Deref for Packed {
     }
 }
 
-/// A file of packed weights, or none.
+/// The file of packed weights; without a path, weights stay in memory.
 pub(super) struct PackFile {
     path: Option<PathBuf>,
     /// What its header begins with.
@@ -64,12 +61,11 @@ pub(super) struct PackFile {
 }
 
 impl PackFile {
-    /// The file of these settings and this layout.
     pub(super) fn new(settings: &Settings, lanes: usize, layout: &Layout) -> Self {
-        let (kernel, plan, floats) = (settings.kernel.name(), settings.plan.name(), layout.len);
+        let (kernel, plan, floats) = (settings.instructions.name(), settings.plan.name(), layout.len);
         let weights = settings.canonical.as_ref().map_or("none", |canonical| &canonical.sha256);
         let layout = layout.describe(lanes);
-        // The version counts orders of packing.
+        // The version is that of the order of packing.
         let header = format!("imgdex packed weights 1\nweights {weights}\n{layout}\nfloats {floats}\n");
         let key = format!("{:x}", Sha256::digest(&header));
         let extension = format!("{kernel}-{plan}-{}.pack", &key[..8]);
@@ -77,7 +73,7 @@ impl PackFile {
         Self { path, header, floats }
     }
 
-    /// Maps the file if it is there and whole. Its floats are taken as they are: [`PackFile::verify`] checks them.
+    /// Maps the file if it is there and complete. Only [`PackFile::verify`] checks its floats.
     pub(super) fn open(&self) -> Option<Packed> {
         let path = self.path.as_ref()?;
         let mut file = File::open(path).ok()?;
@@ -88,7 +84,7 @@ impl PackFile {
             tracing::warn!(path = %path.display(), "a file of packed weights is damaged; packing again");
             return None;
         }
-        // SAFETY: nobody changes a file of this name. It is there as a whole, and only a damaged one is ever replaced.
+        // SAFETY: no process changes a file of this name: it appears complete, and only a damaged one is ever replaced.
         unsafe { Mmap::map(&file) }.ok().map(Packed::File)
     }
 
@@ -96,14 +92,14 @@ impl PackFile {
         (HEADER + self.floats * size_of::<f32>()) as u64
     }
 
-    /// Writes the file, checks what has been written and maps it. Where that is impossible, the weights stay in memory.
+    /// Writes the file, checks it and maps it. Where that fails, the weights stay in memory.
     pub(super) fn keep(&self, packed: Buffer) -> Packed {
         let Some(path) = &self.path else { return Packed::Memory(packed) };
         match self.write_and_verify(path, &packed[..self.floats]) {
             Ok(()) => self.open().unwrap_or(Packed::Memory(packed)),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(%path, %error, "packed weights cannot be kept; every start packs them, and processes share none");
+                tracing::warn!(%path, %error, "packed weights cannot be kept in a file; every start packs them, and processes do not share them");
                 Packed::Memory(packed)
             }
         }
@@ -111,7 +107,7 @@ impl PackFile {
 
     fn write_and_verify(&self, path: &Path, floats: &[f32]) -> Result<(), String> {
         self.write(path, floats).map_err(|error| error.to_string())?;
-        // The next start would take the file as it is.
+        // The next start would map the file without a check.
         let verified = self.verify().inspect_err(|_| drop(fs::remove_file(path)));
         verified.map(drop).map_err(|error| error.to_string())
     }
@@ -134,7 +130,7 @@ impl PackFile {
         let Some(path) = self.path.as_deref().filter(|path| path.exists()) else { return Ok(None) };
         let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
         let file = File::open(path).map_err(|error| damaged(error.to_string()))?;
-        // SAFETY: as for `open`.
+        // SAFETY: as in `open`.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| damaged(error.to_string()))?;
         let (header, floats) = map.split_at_checked(HEADER).ok_or_else(|| damaged("it is cut off".to_owned()))?;
         if header.starts_with(self.complete(floats).as_bytes()) {

@@ -2,15 +2,17 @@
 
 use std::ops::Range;
 
+use strum::IntoStaticStr;
+
 use super::first_layer;
 use super::geometry::{Convolution, Tile};
 use super::multiply::PANEL;
 use super::transform::{Algorithm, F4, F7};
-use crate::simd::LINE;
-use crate::simd::Simd;
+use crate::simd::{CACHE_LINE, Simd};
 
-/// What the choice of tiles is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the tiles are chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Plan {
     /// The least time.
     Fast,
@@ -18,7 +20,7 @@ pub enum Plan {
     Small,
 }
 
-/// A convolution's choice.
+/// The tiles of a convolution.
 struct Choice {
     tile: Tile,
     /// See [`Convolution`].
@@ -34,8 +36,8 @@ const fn four(block: usize, group: usize) -> Choice {
     Choice { tile: Tile::Four, group, block }
 }
 
-/// All but the first convolution. Measured: a block's points should stay in the second level of the cache, yet a group's
-/// weights be used for many tiles; the deeper the layer, the more the weights count.
+/// For all but the first convolution. Measured: a block's points should stay in the second level of the cache, and a group's
+/// weights be used for many tiles. The deeper the layer, the more the weights count.
 const FAST: [Choice; 12] = [
     seven(16, 32),
     seven(32, 64),
@@ -66,7 +68,7 @@ const SMALL: [Choice; 12] = [
     four(28, 64),
 ];
 
-/// Where everything lies among the network's packed weights, and how each convolution is done.
+/// The offsets of the network's packed weights, and how each convolution is computed.
 pub(super) struct Layout {
     /// `[panel][tap][output]`
     pub(super) first: Range<usize>,
@@ -80,10 +82,7 @@ pub(super) struct Layout {
 impl Plan {
     /// Its name in settings.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Small => "small",
-        }
+        self.into()
     }
 
     /// The layout for an instruction set.
@@ -93,19 +92,19 @@ impl Plan {
             Self::Small => &SMALL,
         };
         let mut len = 0;
-        // Of whole lines, so that every register is aligned.
-        let mut place = |floats: usize| {
-            assert!(floats.is_multiple_of(LINE));
+        // In whole cache lines, so that every register is aligned.
+        let mut allocate = |floats: usize| {
+            assert!(floats.is_multiple_of(CACHE_LINE));
             len += floats;
             len - floats..len
         };
-        let (mut inputs, mut size) = (first_layer::OUTPUTS, first_layer::SIZE);
-        let (first, first_bias) = (place(first_layer::TAPS * first_layer::OUTPUTS), place(first_layer::OUTPUTS));
+        let (mut inputs, mut size) = (first_layer::OUTPUTS, first_layer::INPUT_SIZE);
+        let (first, first_bias) = (allocate(first_layer::TAPS * first_layer::OUTPUTS), allocate(first_layer::OUTPUTS));
         let mut convolutions = Vec::with_capacity(LAYERS.len());
         for (&Choice { tile, group, block }, (outputs, pool)) in choices.iter().zip(LAYERS) {
             assert!(group.is_multiple_of(PANEL * S::LANES), "a group has whole panels");
             assert!(block.is_multiple_of(4), "a block has whole squares of tiles");
-            let (weights, bias) = (place(tile.points() * inputs * outputs), place(outputs));
+            let (weights, bias) = (allocate(tile.points() * inputs * outputs), allocate(outputs));
             convolutions.push(Convolution { inputs, outputs, size, pool, tile, group, block, weights, bias });
             inputs = outputs;
             size /= if pool { 2 } else { 1 };
@@ -115,7 +114,7 @@ impl Plan {
 }
 
 impl Layout {
-    /// All that packed weights depend on beside the weights, but the order in which [`super::pack`] lays them out.
+    /// Everything that packed weights depend on, except the weights and the order in which [`super::pack`] lays them out.
     pub(super) fn describe(&self, lanes: usize) -> String {
         let tiles = self.convolutions.iter().map(|c| format!("{}/{}", c.tile.outputs(), c.group));
         let tiles = tiles.collect::<Vec<_>>().join(" ");
@@ -130,7 +129,7 @@ fn points<F: Algorithm<M, A>, const M: usize, const A: usize>() -> String {
     powers[1][..A - 1].iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Outputs of each convolution behind the first, and whether pooling follows.
+/// Outputs of each convolution after the first, and whether pooling follows.
 pub(super) const LAYERS: [(usize, bool); 12] = [
     (64, true),
     (128, false),

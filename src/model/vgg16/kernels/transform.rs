@@ -1,7 +1,7 @@
-//! Tiles of feature maps to where they are multiplied point by point, and back.
+//! Tiles of feature maps to the points at which they are multiplied, and back.
 //!
-//! A tile is `M` x `M` outputs, and `A` x `A` inputs with `A = M + 2`. In between there are `A` x `A` points; at each the
-//! tiles of all channels are multiplied by a matrix of weights.
+//! A tile is `M` x `M` outputs, and `A` x `A` inputs with `A = M + 2`. In between it is `A` x `A` points; at each point the tiles
+//! of all channels are multiplied by a matrix of weights.
 #![allow(unsafe_code)]
 
 use super::winograd::{Matrices, derive};
@@ -15,7 +15,7 @@ pub(super) trait Algorithm<const M: usize, const A: usize> {
 }
 
 /// Tiles of 7 x 7, which divide every map of the network: 1.65 multiplications for an output, where a direct convolution has
-/// 9. Tiles of 8 x 8 have fewer, but their transforms take what that saves.
+/// 9. Tiles of 8 x 8 have fewer, but their transforms cost as much as that saves.
 pub(super) struct F7;
 
 impl Algorithm<7, 9> for F7 {
@@ -31,10 +31,10 @@ impl Algorithm<4, 6> for F4 {
     const PAIRS: usize = 1;
 }
 
-/// Adds `coefficient * value` to a sum that may be empty. The coefficients are known when this is compiled, so that
-/// nothing is left of the choice.
+/// Adds `coefficient * value` to a sum that may be empty. The coefficients are constants, so the
+/// compiler leaves nothing of the choice.
 #[inline(always)]
-#[allow(clippy::float_cmp)] // These two are exact where they occur; for others a multiplication is as right.
+#[allow(clippy::float_cmp)] // 1 and -1 are exact; any other coefficient is multiplied.
 fn term<S: Simd>(simd: S, sum: Option<S::Vector>, coefficient: f64, value: S::Vector) -> Option<S::Vector> {
     let factor = || simd.splat(coefficient as f32);
     if coefficient == 0.0 {
@@ -158,10 +158,10 @@ pub(super) unsafe fn input<S: Simd, F: Algorithm<M, A>, const M: usize, const A:
     }
 }
 
-/// Transforms one block of channels of a tile back, and gives each output with its row and column to `emit`.
+/// Transforms one block of channels of a tile back, and calls `emit` with row, column and value of each output.
 ///
 /// # Safety
-/// `A * A` points must be readable at `from`, `point` floats apart; `A * M` registers be writable at `scratch`. All are
+/// `A * A` points must be readable at `from`, `point` floats from one to the next; `A * M` registers be writable at `scratch`. All are
 /// aligned.
 #[inline(always)]
 pub(super) unsafe fn output<S: Simd, F: Algorithm<M, A>, const M: usize, const A: usize>(

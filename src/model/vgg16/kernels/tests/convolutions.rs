@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 
 use fastrand::Rng;
 
-use super::super::convolve::{Job, Scratch, Source, points_len};
+use super::super::convolve::{ConvolutionPass, Input, Scratch, points_len};
 use super::super::geometry::{Convolution, Tile};
-use super::super::maps::{Map, Shared};
+use super::super::maps::{Map, SharedFloats};
 use super::super::pack::pack_convolution;
-use super::super::threads::Team;
+use super::super::threads::Threads;
 use crate::simd::Buffer;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
@@ -111,22 +111,22 @@ fn fused<S: Simd>(simd: S, shape: &Shape, input: &[f32], weights: &[f32], bias: 
     }
     let target_map = Map::bare(convolution.output_size(), outputs, S::LANES);
     let mut target = Buffer::new(target_map.image() * images);
-    let mut together = Buffer::new(points_len::<S>(&convolution, convolution.block));
-    let team = Team::new(NonZeroUsize::new(threads)).unwrap();
-    let (source, target_shared, together) =
-        (Shared::new(&mut source), Shared::new(&mut target), Shared::new(&mut together));
-    team.run(|member| {
-        let job = Job {
+    let mut shared_points = Buffer::new(points_len::<S>(&convolution, convolution.block));
+    let threads = Threads::new(NonZeroUsize::new(threads)).unwrap();
+    let (source, target_shared, shared_points) =
+        (SharedFloats::new(&mut source), SharedFloats::new(&mut target), SharedFloats::new(&mut shared_points));
+    threads.run(|worker| {
+        let pass = ConvolutionPass {
             convolution: &convolution,
             packed: &packed,
-            source: Source::Map(source, map),
+            input: Input::Map(source, map),
             target: (target_shared, target_map),
             images,
             from_image: 0,
             to_image: 0,
-            together,
+            shared_points,
         };
-        job.run(simd, member, &mut Scratch::new());
+        pass.run(simd, worker, &mut Scratch::new());
     });
     let mut values = Vec::new();
     target_map.copy_out(&target, images, &mut values);

@@ -1,78 +1,78 @@
-//! Threads that meet, and one that does not come.
+//! Barriers, also with a thread that panics.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::super::threads::{Member, Team};
+use super::super::threads::{Threads, Worker};
 
 const THREADS: usize = 5;
 
-fn team() -> Team {
-    Team::new(NonZeroUsize::new(THREADS)).unwrap()
+fn five_threads() -> Threads {
+    Threads::new(NonZeroUsize::new(THREADS)).unwrap()
 }
 
 #[test]
-fn work_is_handed_out_once_and_done_when_all_have_met() {
-    let (team, done) = (team(), AtomicUsize::new(0));
-    team.run(|member| {
+fn each_item_is_handed_out_once_and_done_when_all_pass_the_barrier() {
+    let (threads, done) = (five_threads(), AtomicUsize::new(0));
+    threads.run(|worker| {
         for round in 1..=20 {
-            while member.take() < 100 {
+            while worker.next_item() < 100 {
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            member.meet();
+            worker.barrier();
             assert_eq!(done.load(Ordering::Relaxed), 100 * round);
-            member.meet();
+            worker.barrier();
         }
     });
 }
 
-/// Comes last, when all others have fallen asleep over it.
-fn come_last(member: &Member<'_>) {
-    while member.others_asleep() < THREADS - 1 {
+/// Waits until all others sleep.
+fn arrive_last(worker: &Worker<'_>) {
+    while worker.others_asleep() < THREADS - 1 {
         thread::yield_now();
     }
 }
 
 #[test]
-fn sleepers_are_woken_by_the_last_to_come() {
-    let (team, met) = (team(), AtomicUsize::new(0));
-    team.run(|member| {
+fn the_last_thread_to_arrive_wakes_the_sleeping_ones() {
+    let (threads, arrived) = (five_threads(), AtomicUsize::new(0));
+    threads.run(|worker| {
         for last in 0..THREADS {
-            if member.index() == last {
-                come_last(member);
+            if worker.index() == last {
+                arrive_last(worker);
             }
-            member.meet();
-            met.fetch_add(1, Ordering::Relaxed);
+            worker.barrier();
+            arrived.fetch_add(1, Ordering::Relaxed);
         }
     });
-    assert_eq!(met.into_inner(), THREADS * THREADS);
+    assert_eq!(arrived.into_inner(), THREADS * THREADS);
 }
 
 #[test]
-fn nobody_waits_for_a_thread_that_panicked_and_the_next_run_is_whole() {
-    let team = team();
+fn a_panic_ends_the_wait_of_the_others_and_the_next_run_is_complete() {
+    let threads = five_threads();
     let panics = |asleep: bool| {
         let broken = catch_unwind(AssertUnwindSafe(|| {
-            team.run(|member| {
-                if member.index() == 2 {
+            threads.run(|worker| {
+                if worker.index() == 2 {
                     if asleep {
-                        come_last(member);
+                        arrive_last(worker);
                     }
-                    panic!("as it was told");
+                    panic!("on purpose");
                 }
-                member.meet();
+                worker.barrier();
             });
         }));
         assert!(broken.is_err());
     };
     panics(false);
     panics(true);
-    let met = AtomicUsize::new(0);
-    team.run(|member| {
-        met.fetch_add(1, Ordering::Relaxed);
-        member.meet();
+    let arrived = AtomicUsize::new(0);
+    threads.run(|worker| {
+        arrived.fetch_add(1, Ordering::Relaxed);
+        worker.barrier();
     });
-    assert_eq!(met.into_inner(), THREADS);
+    assert_eq!(arrived.into_inner(), THREADS);
 }
