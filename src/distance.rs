@@ -9,7 +9,7 @@
 //! | l1 | sum of absolute differences | 1 / (1 + raw) | raw | 1 / (1 + raw) |
 //! | l2 | Euclidean distance | 1 / (1 + raw) | raw | 1 / (1 + raw) |
 //!
-//! `score` is what Elasticsearch returns for the scripts of [`crate::store::elasticsearch::query`]; a larger score is
+//! `score` is what Elasticsearch returns for the scripts of `store::elasticsearch::query`; a larger score is
 //! always a nearer document.
 
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl Mode {
         }
     }
 
-    /// The least `score` of a document whose `similarity` is at least this, for cutting hits off at the store.
+    /// The least `score` of a document whose `similarity` is at least this: Elasticsearch's `min_score`.
     pub fn score_of_similarity(self, similarity: f64) -> f64 {
         match self {
             Self::Cosine => 2.0 * similarity,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_never_leaves_the_range_of_similarity() {
+    fn a_similarity_stays_in_its_range() {
         assert!(close(Mode::Cosine.measure(1.000_000_1).similarity, 1.0));
     }
 }

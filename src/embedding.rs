@@ -1,10 +1,10 @@
-//! A feature vector that is fit to be stored and compared.
+//! Feature vectors that can be stored and compared.
 
 use serde::{Deserialize, Serialize};
 
 /// A finite vector of unit L2 length.
 ///
-/// The only ways to make one check or establish both properties, so no store or formula needs to check again.
+/// Every constructor checks or establishes both properties, so no store or formula checks them again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<f32>", into = "Vec<f32>")]
 pub struct Embedding(Box<[f32]>);
@@ -18,7 +18,7 @@ pub enum Degenerate {
     /// A feature is infinite or not a number.
     #[error("feature {0} is not finite")]
     NotFinite(usize),
-    /// A stored vector that ought to have unit length has not.
+    /// A stored vector does not have unit length.
     #[error("the vector's L2 norm is {0}, not 1")]
     NotUnit(f64),
 }
@@ -53,10 +53,7 @@ impl Embedding {
         Ok(Self(features.into_boxed_slice()))
     }
 
-    /// Takes a vector that is already of unit length, as read from a store or a file.
-    ///
-    /// # Errors
-    /// Any [`Degenerate`] case.
+    /// Checks a vector that should have unit length, read from a store or a file.
     pub fn from_unit(values: Vec<f32>) -> Result<Self, Degenerate> {
         let norm = norm(&values)?;
         if (norm - 1.0).abs() > UNIT_TOLERANCE {
@@ -65,7 +62,6 @@ impl Embedding {
         Ok(Self(values.into_boxed_slice()))
     }
 
-    /// The values.
     pub fn as_slice(&self) -> &[f32] {
         &self.0
     }
@@ -81,7 +77,7 @@ fn norm(values: &[f32]) -> Result<f64, Degenerate> {
         return Err(Degenerate::NotFinite(at));
     }
     let norm = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-    // Below this the quotients would lose all precision, and a subnormal norm would make them infinite.
+    // With a smaller norm the quotients lose all precision, and with a subnormal one they are infinite.
     if norm < f64::from(f32::MIN_POSITIVE) { Err(Degenerate::Zero) } else { Ok(norm) }
 }
 
@@ -97,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_has_no_direction() {
+    fn vectors_without_a_direction_are_refused() {
         assert_eq!(Embedding::normalize(vec![0.0; 4]), Err(Degenerate::Zero));
         assert_eq!(Embedding::normalize(vec![]), Err(Degenerate::Zero));
         assert_eq!(Embedding::normalize(vec![1.0, f32::NAN]), Err(Degenerate::NotFinite(1)));

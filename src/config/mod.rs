@@ -1,8 +1,8 @@
-//! Settings: flag before environment before file before default.
+//! Settings: a flag overrides the environment, the environment the file, the file the default.
 //!
-//! Arguments are described once, to clap, which also reads the environment. What comes from `imgdex.toml` and from
-//! secret files (`IMGDEX_STORE_FILE` and the like) becomes the *default* of its argument, so that one parser, one set of
-//! checks and one precedence hold for every setting of every command.
+//! Arguments are described once, to clap, which also reads the environment. Values of `imgdex.toml` and of secret files
+//! (`IMGDEX_STORE_FILE` and the like) become the *defaults* of their arguments, so that one parser, one set of checks and
+//! one precedence hold for every setting of every command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,25 +11,24 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
 
-/// What every variable of this program begins with.
+/// The start of the name of every variable of this program.
 pub const PREFIX: &str = "IMGDEX_";
 
-/// The one argument that cannot be in the file, which it names.
+/// The variable that names the file, and so the one that cannot be set in it.
 const CONFIG: &str = "IMGDEX_CONFIG";
 
-/// A variable that nobody sets: what an argument reads whose own variable was read here.
-const NOBODY: &str = "IMGDEX_";
+/// The name of a variable that is never set. An argument gets it in place of its own variable where clap must not read
+/// that one, because it is empty or was split here.
+const NEVER_SET: &str = "IMGDEX_";
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provenance {
-    /// The variable of the setting's name.
     Environment,
     /// A file that a variable `..._FILE` names.
     SecretFile(PathBuf),
     /// The configuration file.
     File(PathBuf),
-    /// Nobody set it.
     Default,
 }
 
@@ -48,52 +47,42 @@ impl fmt::Display for Provenance {
 pub enum Error {
     /// A named file cannot be read.
     #[error("{}: {reason}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
+    Unreadable { path: PathBuf, reason: String },
     /// The file is not TOML.
     #[error("{}: {source}", path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// What the parser said, with line and column.
+        /// The parser's error, with line and column.
         source: Box<toml::de::Error>,
     },
     /// No setting of this name.
     #[error("{}: there is no setting `{key}`; known: {}", path.display(), known.join(", "))]
     Unknown {
-        /// The file.
         path: PathBuf,
-        /// The key.
         key: String,
-        /// Every key.
+        /// All keys.
         known: Vec<String>,
     },
-    /// A value that its setting does not take.
+    /// A value that the setting does not accept.
     #[error("{provenance}: {setting}: {reason}")]
     Value {
-        /// Where it stands.
         provenance: Provenance,
         /// Key or variable.
         setting: String,
-        /// What is wrong with it.
         reason: String,
     },
-    /// A variable and its `_FILE` variant.
-    #[error("both {0} and {0}_FILE are set; one of them must go")]
+    /// A variable and its `_FILE` variant are set.
+    #[error("both {0} and {0}_FILE are set; unset one of them")]
     Both(String),
 }
 
 /// One setting, which several commands may share.
 pub struct Setting {
-    /// The variable.
+    /// The environment variable.
     pub variable: String,
-    /// Whether its value is not for other eyes.
+    /// Whether its value must not be shown.
     pub secret: bool,
-    /// What holds where nobody sets it; empty where that depends.
+    /// The default; empty where it depends on the command or the machine.
     pub default: String,
     /// The arguments that it sets.
     args: Vec<Arg>,
@@ -105,8 +94,8 @@ impl Setting {
         self.variable.trim_start_matches(PREFIX).to_lowercase()
     }
 
-    /// A variable's value where it must be taken apart here: repeatable settings are separated by commas in the
-    /// environment, but those whose values may hold commas are not on the command line.
+    /// Splits a variable's value where clap does not. In the environment commas separate the values of every repeatable
+    /// setting; on the command line they do not where a value may contain commas.
     fn split(&self, value: &OsString) -> Option<Layered> {
         let repeatable = self.args.iter().any(|arg| matches!(arg.get_action(), ArgAction::Append));
         let delimited = self.args.iter().all(|arg| arg.get_value_delimiter().is_some());
@@ -118,7 +107,7 @@ impl Setting {
     /// Checks a value as each of the commands would.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
+    /// The reason, in one line.
     pub fn check(&self, value: &OsString) -> Result<(), String> {
         self.args.iter().try_for_each(|arg| check(arg, value))
     }
@@ -153,14 +142,14 @@ fn variable_of(arg: &Arg) -> Option<String> {
     Some(arg.get_env()?.to_str()?.to_owned()).filter(|name| name != CONFIG)
 }
 
-/// Parses one value with an argument's own parser, away from its command.
+/// Parses one value with an argument's own parser, in a command of its own.
 fn check(arg: &Arg, value: &OsString) -> Result<(), String> {
-    let mut alone =
+    let mut copy =
         Arg::new("value").long("value").value_parser(arg.get_value_parser().clone()).allow_hyphen_values(true);
     if matches!(arg.get_action(), ArgAction::Append) {
-        alone = alone.value_delimiter(arg.get_value_delimiter()).action(ArgAction::Append);
+        copy = copy.value_delimiter(arg.get_value_delimiter()).action(ArgAction::Append);
     }
-    let command = Command::new("check").no_binary_name(true).arg(alone);
+    let command = Command::new("check").no_binary_name(true).arg(copy);
     match command.try_get_matches_from([OsString::from("--value"), value.clone()]) {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -173,13 +162,13 @@ fn check(arg: &Arg, value: &OsString) -> Result<(), String> {
     }
 }
 
-/// What the file and the secret files say.
+/// The values of the configuration file, of secret files, and of variables that clap does not read.
 #[derive(Debug, Default)]
 pub struct Layers {
-    /// The configuration file that was read.
+    /// The configuration file, where there is one.
     pub file: Option<PathBuf>,
     values: BTreeMap<String, Layered>,
-    /// Variables that are set to nothing, which is how some orchestrators say that they are not set.
+    /// Variables that are set to the empty text, which counts as not set: some orchestrators pass unset ones so.
     empty: BTreeSet<String>,
 }
 
@@ -191,10 +180,7 @@ struct Layered {
 }
 
 impl Layers {
-    /// Reads the configuration file, where there is one, and the files of secrets that `environment` names.
-    ///
-    /// # Errors
-    /// See [`Error`]; unknown keys and values that do not fit are errors.
+    /// Reads the configuration file, where there is one, and the secret files that `environment` names.
     pub fn read(
         command: &Command,
         file: Option<PathBuf>,
@@ -236,7 +222,7 @@ impl Layers {
         Ok(Self { file, values, empty })
     }
 
-    /// Makes what was read the defaults of a command and its subcommands.
+    /// Makes the values the defaults of the arguments of a command and its subcommands.
     pub fn apply(&self, command: Command) -> Command {
         let command = command.mut_args(|arg| match variable_of(&arg) {
             Some(variable) => self.apply_to(arg, &variable),
@@ -248,16 +234,16 @@ impl Layers {
 
     fn apply_to(&self, arg: Arg, variable: &str) -> Arg {
         let layered = self.values.get(variable);
-        let read = self.empty.contains(variable)
+        let handled_here = self.empty.contains(variable)
             || layered.is_some_and(|layered| layered.provenance == Provenance::Environment);
-        let arg = if read { arg.env(NOBODY).hide_env(true) } else { arg };
+        let arg = if handled_here { arg.env(NEVER_SET).hide_env(true) } else { arg };
         match layered {
             Some(layered) => arg.default_values(layered.values.clone()).hide_default_value(layered.secret),
             None => arg,
         }
     }
 
-    /// The value of a setting, several joined by commas, and where it comes from; flags aside.
+    /// The value of a setting without flags, several values joined by commas, and where it comes from.
     pub fn value(&self, setting: &Setting, environment: impl Fn(&str) -> Option<OsString>) -> (String, Provenance) {
         if let Some(value) = environment(&setting.variable).filter(|value| !value.is_empty()) {
             return (value.to_string_lossy().into_owned(), Provenance::Environment);
@@ -288,17 +274,17 @@ fn from_file(
         return Err(Error::Unknown { path: path.to_owned(), key, known });
     };
     let provenance = Provenance::File(path.to_owned());
-    let wrong = |reason| Error::Value { provenance: provenance.clone(), setting: format!("`{key}`"), reason };
+    let refused = |reason| Error::Value { provenance: provenance.clone(), setting: format!("`{key}`"), reason };
     let repeatable = setting.args.iter().any(|arg| matches!(arg.get_action(), ArgAction::Append));
-    let values = texts(value, repeatable).map_err(wrong)?;
+    let values = texts(value, repeatable).map_err(refused)?;
     let values: Vec<OsString> = values.into_iter().map(OsString::from).collect();
     for value in &values {
-        setting.check(value).map_err(wrong)?;
+        setting.check(value).map_err(refused)?;
     }
     Ok((setting.variable.clone(), Layered { values, provenance, secret: setting.secret }))
 }
 
-/// The texts that a TOML value stands for.
+/// The values of a setting, as texts, from a TOML value.
 fn texts(value: &toml::Value, repeatable: bool) -> Result<Vec<String>, String> {
     match value {
         toml::Value::String(text) => Ok(vec![text.clone()]),
@@ -309,8 +295,8 @@ fn texts(value: &toml::Value, repeatable: bool) -> Result<Vec<String>, String> {
             let nested: Vec<_> = values.iter().map(|value| texts(value, false)).collect::<Result<_, _>>()?;
             Ok(nested.concat())
         }
-        toml::Value::Array(_) => Err("one value is needed, not a list".to_owned()),
-        toml::Value::Datetime(_) | toml::Value::Table(_) => Err("neither text, number, true or false".to_owned()),
+        toml::Value::Array(_) => Err("expected one value, not a list".to_owned()),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => Err("expected text, a number, true or false".to_owned()),
     }
 }
 

@@ -41,7 +41,7 @@ fn layers(toml: &str, environment: &[(&str, &str)]) -> Result<Layers, String> {
 }
 
 #[test]
-fn the_file_comes_after_flags_and_before_defaults() {
+fn the_file_overrides_defaults_and_flags_override_the_file() {
     let layers = layers("t_count = 5\nt_port = [80, 81]\nt_bold = true\n", &[]).unwrap();
     let parse = |flags: &[&str]| {
         let arguments = ["program", "run"].iter().chain(flags);
@@ -60,13 +60,13 @@ fn the_file_comes_after_flags_and_before_defaults() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn unknown_keys_and_invalid_values_are_refused_by_name() {
     for (toml, expected) in [
         ("t_cuont = 5", "there is no setting `t_cuont`; known: t_bold, t_count, t_pair, t_port, t_store"),
         ("t_count = 70000", "`t_count`: invalid value '70000': 70000 is not in 0..=65535"),
-        ("t_count = [1]", "`t_count`: one value is needed, not a list"),
+        ("t_count = [1]", "`t_count`: expected one value, not a list"),
         ("t_bold = 1", "`t_bold`: invalid value '1'"),
-        ("[t_port]\na = 1", "`t_port`: neither text"),
+        ("[t_port]\na = 1", "`t_port`: expected text"),
         ("t_count = ", "TOML parse error at line 1"),
     ] {
         let message = layers(toml, &[]).unwrap_err();
@@ -87,13 +87,13 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     assert_eq!((value.as_str(), provenance), ("http://user:pass@host/a", Provenance::SecretFile(path.clone())));
     let help = layers.apply(command()).try_get_matches_from(["program", "run", "--help"]).unwrap_err().to_string();
     assert!(help.contains("A secret") && !help.contains("pass@"), "{help}");
-    assert!(layers_of(&[("IMGDEX_T_STORE", "x")]).unwrap_err().contains("one of them must go"));
+    assert!(layers_of(&[("IMGDEX_T_STORE", "x")]).unwrap_err().contains("unset one of them"));
     std::fs::write(&path, "\n").unwrap();
     assert!(layers_of(&[]).unwrap_err().contains("the file is empty"));
 }
 
 #[test]
-fn an_empty_variable_is_not_set_and_commas_separate_in_the_environment_alone() {
+fn an_empty_variable_is_not_set_and_commas_separate_only_in_the_environment() {
     let parse = |environment: &[(&str, &str)], flags: &[&str]| {
         let layers = layers("t_count = 5\nt_pair = [\"x=1,2\", \"y\"]", environment).unwrap();
         let arguments = ["program", "run"].iter().chain(flags);

@@ -2,7 +2,7 @@
 
 mod document;
 pub mod elasticsearch;
-pub mod embedded;
+mod embedded;
 mod error;
 mod meta;
 mod query;

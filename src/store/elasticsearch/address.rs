@@ -1,26 +1,25 @@
-//! The address of an alias: `http(s)://[user:pass@]host:port[/prefix]/ALIAS`, taken apart and checked. Pure.
+//! The address of an alias: `http(s)://[user:pass@]host:port[/prefix]/ALIAS`, parsed and checked. Pure.
 
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::{Host, Url};
 
-/// An address, taken apart.
 #[derive(Clone, Debug)]
-pub struct Address {
+pub(super) struct Address {
     /// The server, with the path's prefix; without credentials, and ending in `/`.
-    pub base: Url,
+    pub(super) base: Url,
     /// The alias: the last segment of the path.
-    pub alias: String,
+    pub(super) alias: String,
     /// User and password, where the address has them.
-    pub basic: Option<(String, SecretString)>,
+    pub(super) basic: Option<(String, SecretString)>,
 }
 
 impl Address {
-    /// Takes an address apart.
+    /// Parses an address.
     ///
     /// # Errors
-    /// What is wrong with it; never with a part of it that may be secret.
-    pub fn parse(address: &str) -> Result<Self, String> {
+    /// The reason, which never quotes a part of the address that may be secret.
+    pub(super) fn parse(address: &str) -> Result<Self, String> {
         let mut base = Url::parse(address).map_err(|error| error.to_string())?;
         let basic = basic(&base)?;
         // Cannot fail for a URL with a host, which http and https always have.
@@ -36,8 +35,8 @@ impl Address {
         Ok(Self { base, alias, basic })
     }
 
-    /// Whether a secret sent to this address can be read on its way.
-    pub fn exposes_secrets(&self) -> bool {
+    /// Whether a secret sent to this address can be read in transit.
+    pub(super) fn exposes_secrets(&self) -> bool {
         let loopback = match self.base.host() {
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -63,7 +62,7 @@ fn decoded(part: &str) -> Result<String, String> {
 /// Elasticsearch's rules for names of indices and aliases. A name is part of a path, where a comma or an asterisk would
 /// mean several indices.
 fn check_alias(alias: &str) -> Result<(), String> {
-    /// Leaves room for a suffix within the 255 bytes of an index name.
+    /// Leaves space for a suffix within the 255 bytes of an index name.
     const MAX_BYTES: usize = 200;
     if alias.is_empty() {
         return Err("the alias is missing: it is the last part of the path".to_owned());
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_an_address_apart() {
+    fn an_address_is_parsed() {
         for (text, base, alias) in [
             ("http://localhost:9200/images", "http://localhost:9200/", "images"),
             ("https://es.example/a/b/images/", "https://es.example/a/b/", "images"),
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_leave_the_base_and_are_decoded() {
+    fn credentials_are_removed_from_the_base_and_decoded() {
         let address = Address::parse("https://us%40er:p%3Ass@es.example/images").unwrap();
         let (user, password) = address.basic.clone().unwrap();
         assert_eq!((user.as_str(), password.expose_secret()), ("us@er", "p:ss"));
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_one_alias() {
+    fn addresses_without_exactly_one_valid_alias_are_refused() {
         for text in [
             "http://h:9200",
             "http://h:9200/",

@@ -21,7 +21,7 @@ use crate::store::{self, ErrorKind, Settings};
 
 /// How long a request may take, from connecting to the last byte of the response.
 #[derive(Clone, Copy, Debug)]
-pub enum RequestTimeout {
+pub(super) enum RequestTimeout {
     /// A request that reads little.
     Lookup,
     /// A search, which reads every vector.
@@ -43,7 +43,7 @@ impl RequestTimeout {
 }
 
 /// The body of a request.
-pub enum Body {
+pub(super) enum Body {
     Empty,
     Json(serde_json::Value),
     /// NDJSON, as of a bulk request.
@@ -52,7 +52,7 @@ pub enum Body {
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// No connection, or the connection ended before the response began.
     #[error("no answer: {0}")]
     NoResponse(String),
@@ -91,7 +91,7 @@ impl Error {
 }
 
 /// A connection pool to one cluster. Deliberately without `Debug`: it holds credentials.
-pub struct Client {
+pub(super) struct Client {
     transport: Transport,
     vector_encoding: OnceCell<VectorEncoding>,
 }
@@ -104,7 +104,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Address`] where credentials are malformed or would be exposed, [`ErrorKind::Io`] where the
     /// certificate authority cannot be read.
-    pub fn new(address: &Address, settings: &Settings) -> Result<Self, store::Error> {
+    pub(super) fn new(address: &Address, settings: &Settings) -> Result<Self, store::Error> {
         let failed = |kind| store::Error::new(&address.base, kind);
         let credentials =
             credentials(address, settings.api_key.as_ref()).map_err(|reason| failed(ErrorKind::Address(reason)))?;
@@ -134,7 +134,13 @@ impl Client {
     }
 
     /// Sends a request and reads the whole body of the response. A status other than success is an error.
-    pub async fn send(&self, method: Method, path: &str, body: Body, timeout: RequestTimeout) -> Result<Bytes, Error> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        timeout: RequestTimeout,
+    ) -> Result<Bytes, Error> {
         let limit = timeout.limit();
         let (body, content_type) = match body {
             Body::Empty => (None, "application/json"),
@@ -154,7 +160,7 @@ impl Client {
     }
 
     /// Sends a request and parses the response's body.
-    pub async fn json<T: DeserializeOwned>(
+    pub(super) async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -170,7 +176,7 @@ impl Client {
     /// Base64 is accepted from 9.3 on; 8.16.3 refuses it, 9.4.3 accepts it (both tried). Every version accepts decimals,
     /// so they are used where the version cannot be read: serverless, a proxy that passes only some paths, an API key
     /// without the `monitor` privilege.
-    pub async fn vector_encoding(&self) -> Result<VectorEncoding, Error> {
+    pub(super) async fn vector_encoding(&self) -> Result<VectorEncoding, Error> {
         let encoding = self.vector_encoding.get_or_try_init(|| async {
             // The oldest node decides: during an upgrade a primary shard may be on any node.
             let path = "_nodes/_all/_none?filter_path=nodes.*.version";
@@ -191,7 +197,7 @@ const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 fn credentials(address: &Address, api_key: Option<&SecretString>) -> Result<Option<Credentials>, String> {
     match (&address.basic, api_key) {
-        (Some(_), Some(_)) => Err("both an API key and a user are given; one of them must go".to_owned()),
+        (Some(_), Some(_)) => Err("both an API key and a user are given; remove one of them".to_owned()),
         (None, None) => Ok(None),
         (Some((user, password)), None) => {
             Ok(Some(Credentials::Basic(user.clone(), password.expose_secret().to_owned())))
@@ -271,7 +277,7 @@ fn reported(status: u16, body: &[u8]) -> Error {
 }
 
 /// The error for a response that does not have the shape that Elasticsearch gives it.
-pub fn unexpected_response(status: u16, reason: &dyn std::error::Error, body: &[u8]) -> Error {
+pub(super) fn unexpected_response(status: u16, reason: &dyn std::error::Error, body: &[u8]) -> Error {
     const MAX_CHARS: usize = 120;
     // Cut before it is read as text: the response may be large.
     let start = String::from_utf8_lossy(&body[..body.len().min(4 * MAX_CHARS)]);

@@ -8,7 +8,7 @@ use crate::store::Blocked;
 
 /// The class of an error, which decides how it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorClass {
+pub(super) enum ErrorClass {
     /// A newer version is stored.
     Conflict,
     /// The index takes no writes until it is repaired.
@@ -22,7 +22,7 @@ pub enum ErrorClass {
 }
 
 /// The status of an overloaded server, unless the error's type is a block.
-pub const OVERLOAD: u16 = 429;
+pub(super) const OVERLOAD: u16 = 429;
 
 /// The start of Elasticsearch's reason where an alias has no write index. The error's type is the general
 /// `illegal_argument_exception` (checked on 8.16.3 and 9.4.3), so without this check every document of a queue would be
@@ -31,7 +31,7 @@ const NO_WRITE_INDEX: &str = "no write index is defined for alias";
 
 impl ErrorClass {
     /// The class of a status, an error type and a reason.
-    pub fn of(status: u16, kind: &str, reason: &str) -> Self {
+    pub(super) fn of(status: u16, kind: &str, reason: &str) -> Self {
         match (status, kind) {
             // Before the blocks: a cluster that is electing a master reports a `cluster_block_exception`, too.
             (503, _) => Self::Busy,

@@ -54,8 +54,8 @@ impl Elasticsearch {
         }
     }
 
-    /// See [`crate::store::Store::create`]: the template, then the index together with its alias. Whatever of them exists
-    /// and fits is kept.
+    /// See [`crate::store::Store::create`]: the template, then the index together with its alias. Parts that exist and
+    /// fit are kept.
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`] where it exists for something else.
@@ -109,7 +109,7 @@ impl Elasticsearch {
             return meta.check(model, CURRENT_VERSION, self);
         }
         let State::Index(found) = self.state(index).await? else {
-            return Err(self.error(ErrorKind::Unavailable(format!("{index} came and went"))));
+            return Err(self.error(ErrorKind::Unavailable(format!("{index} was removed while it was inspected"))));
         };
         self.common_meta(&[found])?.check(model, CURRENT_VERSION, self)?;
         let add = json!({ "add": { "index": index, "alias": self.alias, "is_write_index": true } });

@@ -21,7 +21,7 @@ pub fn index_name(alias: &str) -> String {
 }
 
 /// The name of the index template that guards an alias.
-pub fn template_name(alias: &str) -> String {
+pub(super) fn template_name(alias: &str) -> String {
     format!("imgdex-{alias}")
 }
 
@@ -39,7 +39,7 @@ pub fn index_body(meta: &StoreMeta, alias: &str) -> Result<Value, serde_json::Er
 
 /// The body of an index template that keeps Elasticsearch from creating an index with the name of the alias when a
 /// write finds no alias: `require_alias` does not prevent that for a deletion with an external version.
-pub fn template_body(alias: &str) -> Value {
+pub(super) fn template_body(alias: &str) -> Value {
     json!({
         "index_patterns": [alias],
         "allow_auto_create": false,

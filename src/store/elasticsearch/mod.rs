@@ -4,13 +4,13 @@
 //! methods of [`Elasticsearch`] that read and write documents are in this file; those that create and inspect the index
 //! behind the alias are in [`index`].
 
-pub mod address;
+mod address;
 pub mod bulk;
-pub mod client;
-pub mod error_class;
-pub mod index;
+mod client;
+mod error_class;
+mod index;
 pub mod mapping;
-pub mod query;
+mod query;
 pub mod state;
 
 use std::fmt;

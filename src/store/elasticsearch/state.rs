@@ -9,7 +9,7 @@ use crate::store::StoreMeta;
 
 /// What a name refers to in a cluster.
 #[derive(Clone, Debug, PartialEq)]
-pub enum State {
+pub(super) enum State {
     Missing,
     /// An index, where an alias is expected: replacing an index by a new one takes its name away for a time.
     Index(Index),
@@ -55,7 +55,7 @@ struct AliasResponse {
 }
 
 /// Reads the response to `GET /NAME`.
-pub fn read(name: &str, response: &[u8]) -> Result<State, serde_json::Error> {
+pub(super) fn read(name: &str, response: &[u8]) -> Result<State, serde_json::Error> {
     let mut found: BTreeMap<String, IndexResponse> = serde_json::from_slice(response)?;
     if let Some(response) = found.remove(name) {
         return Ok(State::Index(index(name, name, true, &response)?));

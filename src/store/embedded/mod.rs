@@ -114,7 +114,7 @@ impl Embedded {
 
     /// See [`super::Store::count`].
     pub async fn count(&self) -> Result<u64, Error> {
-        self.read(|file| rows::count(file)).await
+        self.read(rows::count).await
     }
 
     /// See [`super::Store::list`].

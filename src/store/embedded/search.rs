@@ -1,8 +1,8 @@
-//! The nearest rows: all are scanned in float32, those that may be among the best are decided in float64.
+//! The nearest rows: all rows are scanned in float32, and those that may be among the best are compared in float64.
 //!
 //! The scan gives each row a *key*, smaller for nearer, whose error has a bound. A row whose key is beyond the k-th best
-//! by more than the errors of both cannot be among the k best, so comparing the others in float64 gives the same hits and
-//! numbers as if all had been, equal documents and their order by id included.
+//! by more than the errors of both cannot be among the k best. So comparing the other rows in float64 gives the same hits
+//! and numbers as comparing all rows in float64, including equal documents and their order by id.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -25,7 +25,7 @@ use crate::store::{Hit, Query, Target};
 /// that taking one costs nothing. A piece of the matrix is a multiple of it.
 const BLOCK: usize = 512;
 const _: () = assert!(PIECE.is_multiple_of(BLOCK));
-/// Blocks that are worth another thread: starting one takes as long as reading about half a megabyte.
+/// Blocks per thread that make another thread worth its start, which takes as long as reading about half a megabyte.
 const BLOCKS_PER_THREAD: usize = 4;
 /// The key of a row that is left out.
 const LEFT_OUT: f32 = f32::INFINITY;
@@ -103,7 +103,7 @@ impl Scan<'_> {
         found
     }
 
-    /// The key of every row, and the largest that one of the best `k` may have.
+    /// The key of every row, and the largest key that a row among the best `k` may have.
     fn keys(&self, k: usize) -> (Vec<f32>, f32) {
         let rows = self.matrix.len();
         let mut query = Buffer::new(self.matrix.stride());
@@ -125,7 +125,7 @@ impl Scan<'_> {
             best
         };
         let best = thread::scope(|scope| {
-            // One thread fewer, if the system has no more, is slower and nothing else.
+            // If a thread cannot be started, the others do its work.
             let spawn = |_| thread::Builder::new().name("scan".to_owned()).spawn_scoped(scope, run).ok();
             let others: Vec<_> = (1..threads).filter_map(spawn).collect();
             let mut best = run();
@@ -162,7 +162,7 @@ impl Scan<'_> {
             run(first, keys);
         } else {
             for (row, key) in (first..).zip(&mut *keys) {
-                if self.filter.admits(self.matrix.terms(row)) {
+                if self.filter.matches(self.matrix.terms(row)) {
                     run(row, std::slice::from_mut(key));
                 } else {
                     *key = LEFT_OUT;
@@ -175,11 +175,11 @@ impl Scan<'_> {
         }
     }
 
-    /// The largest key of a row that may be no farther than one with this key: beyond it by both errors.
+    /// The largest key of a row that may be as near as a row with this key: larger by the errors of both.
     fn farthest(&self, key: f32) -> f32 {
         let error = relative_error(self.vector.len());
         match self.mode {
-            // By Cauchy and Schwarz the products sum up to at most the product of the norms: 1, give or take 2e-4.
+            // By Cauchy and Schwarz the sum of the products is at most the product of the norms: 1 to within 2e-4.
             Mode::Cosine | Mode::Dot => key + 2.001 * error,
             // (1 + e) / (1 - e) < 1 + 3e; the minimum stands for squares too small for float32.
             Mode::L1 | Mode::L2 => key * (1.0 + 3.0 * error) + f32::MIN_POSITIVE * self.vector.len() as f32,
@@ -187,7 +187,7 @@ impl Scan<'_> {
     }
 }
 
-/// The raw value of a mode, as the formulas of [`crate::distance`] have it.
+/// The raw value of a mode by the formulas of [`crate::distance`].
 fn raw(mode: Mode, query: &[f32], row: &[f32]) -> f64 {
     let pairs = query.iter().zip(row).map(|(&q, &r)| (f64::from(q), f64::from(r)));
     match mode {
@@ -202,10 +202,10 @@ fn raw(mode: Mode, query: &[f32], row: &[f32]) -> f64 {
     }
 }
 
-/// The `k` smallest keys seen.
+/// The `k` smallest keys so far.
 struct Best {
     k: usize,
-    /// The largest on top.
+    /// The largest key is on top.
     keys: BinaryHeap<Key>,
 }
 
@@ -222,7 +222,7 @@ impl Best {
         }
     }
 
-    /// The largest of them, if there are `k`.
+    /// The largest key, if there are `k` keys.
     fn last(&self) -> Option<f32> {
         self.keys.peek().filter(|_| self.keys.len() == self.k).map(|key| key.0)
     }
@@ -260,7 +260,7 @@ mod tests {
         Scan { matrix, mode, vector, filter: Filter::none(), left_out: None }
     }
 
-    /// As the documentation has it, without a scan.
+    /// The hits by the documented formulas, without a scan.
     fn expected(scan: &Scan<'_>, k: usize) -> Vec<(usize, Measure)> {
         let (matrix, mode) = (scan.matrix, scan.mode);
         let measure = |row| (row, mode.measure(raw(mode, scan.vector, matrix.vector(row))));
@@ -270,7 +270,7 @@ mod tests {
         all
     }
 
-    /// Unit vectors, to 1e-4; a third of them equal or equal but for the last bit.
+    /// Vectors of unit length to within 1e-4. A third of them repeat another, some with a different last bit.
     fn vectors(count: usize, dims: usize, random: &mut fastrand::Rng) -> Vec<Vec<f32>> {
         let mut vectors: Vec<Vec<f32>> = Vec::new();
         for _ in 0..count {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_rows_come_by_id_however_many() {
+    fn equal_rows_are_ordered_by_id() {
         let matrix = Matrix::of(&vec![vec![0.6, 0.8]; 5000]);
         for &mode in Mode::VARIANTS {
             let found = everything(&matrix, mode, &[0.8, 0.6]).nearest(3, None);

@@ -1,22 +1,23 @@
-//! What filters compare: a document's collection and the leaves of its metadata.
+//! The terms that filters compare: a document's collection and the leaves of its metadata.
 //!
-//! The rules are those of Elasticsearch's `flattened` field: the key of a leaf is its path joined with dots (so `{"a":
-//! {"b": 1}}` and `{"a.b": 1}` are the same), each element of an array counts, a value is compared as the text that it
-//! has in JSON, and `null` matches nothing.
+//! The rules are those of Elasticsearch's `flattened` field. The key of a leaf is its path joined with dots, so `{"a":
+//! {"b": 1}}` and `{"a.b": 1}` are the same. Each element of an array is a leaf. Values are compared as their JSON texts.
+//! `null` matches nothing.
 
 use serde_json::{Map, Value};
 
 use crate::store::Query;
 
-/// Between key and value, and before a collection: bytes that no UTF-8 text has.
+/// The byte between key and value. No UTF-8 text contains it.
 const KEY_END: u8 = 0xFF;
+/// The byte before a collection. No UTF-8 text contains it.
 const COLLECTION: u8 = 0xFE;
 
-/// The terms of one document, each after its length: one allocation per document, and a term that is not sought is
-/// stepped over at once.
+/// The terms of one document, each after its length: one allocation per document, and a term of another length is skipped
+/// without being read.
 pub(super) struct Terms(Box<[u8]>);
 
-/// The terms that a document must have, all of them.
+/// The terms that a document must have to match.
 pub(super) struct Filter(Vec<Vec<u8>>);
 
 impl Terms {
@@ -27,7 +28,7 @@ impl Terms {
         Self(terms.into_boxed_slice())
     }
 
-    fn has(&self, wanted: &[u8]) -> bool {
+    fn contains(&self, wanted: &[u8]) -> bool {
         let mut rest = &*self.0;
         while let Some((length, after)) = rest.split_first_chunk() {
             let Some((term, after)) = after.split_at_checked(u32::from_le_bytes(*length) as usize) else {
@@ -49,19 +50,19 @@ impl Filter {
         Self(collection.chain(leaves).collect())
     }
 
-    /// A filter that every document passes.
+    /// A filter that every document matches.
     #[cfg(test)]
     pub(super) fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Whether every document passes.
+    /// Whether every document matches.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn admits(&self, terms: &Terms) -> bool {
-        self.0.iter().all(|wanted| terms.has(wanted))
+    pub(super) fn matches(&self, terms: &Terms) -> bool {
+        self.0.iter().all(|wanted| terms.contains(wanted))
     }
 }
 
@@ -74,7 +75,7 @@ fn leaf_term(key: &str, value: &str) -> Vec<u8> {
 }
 
 fn push(terms: &mut Vec<u8>, term: &[u8]) {
-    // SQLite holds no text of 4 GiB.
+    // The length fits: no text in SQLite has 4 GiB.
     terms.extend((term.len() as u32).to_le_bytes());
     terms.extend(term);
 }
@@ -132,7 +133,7 @@ mod tests {
             (r#"{"x": {"y": 1}, "a": "z"}"#, "a", "z"),
         ];
         for (metadata, key, value) in found {
-            assert!(terms(metadata).has(&leaf_term(key, value)), "{metadata} has no {key}={value}");
+            assert!(terms(metadata).contains(&leaf_term(key, value)), "{metadata} has no {key}={value}");
         }
         let missed = [
             (r#"{"a": "x"}"#, "a", "X"),
@@ -148,21 +149,21 @@ mod tests {
             (r#"{"": "default"}"#, "", ""),
         ];
         for (metadata, key, value) in missed {
-            assert!(!terms(metadata).has(&leaf_term(key, value)), "{metadata} has {key}={value}");
+            assert!(!terms(metadata).contains(&leaf_term(key, value)), "{metadata} has {key}={value}");
         }
     }
 
     #[test]
     fn a_collection_is_not_a_leaf() {
-        assert!(terms("{}").has(&collection_term("default")));
-        assert!(!terms(r#"{"": "other"}"#).has(&collection_term("other")));
+        assert!(terms("{}").contains(&collection_term("default")));
+        assert!(!terms(r#"{"": "other"}"#).contains(&collection_term("other")));
     }
 
     #[test]
-    fn a_filter_wants_all_of_its_terms() {
+    fn a_filter_requires_all_of_its_terms() {
         let stored = terms(r#"{"a": "x", "b": 2}"#);
-        assert!(Filter(vec![]).admits(&stored));
-        assert!(Filter(vec![leaf_term("a", "x"), leaf_term("b", "2")]).admits(&stored));
-        assert!(!Filter(vec![leaf_term("a", "x"), leaf_term("b", "3")]).admits(&stored));
+        assert!(Filter(vec![]).matches(&stored));
+        assert!(Filter(vec![leaf_term("a", "x"), leaf_term("b", "2")]).matches(&stored));
+        assert!(!Filter(vec![leaf_term("a", "x"), leaf_term("b", "3")]).matches(&stored));
     }
 }

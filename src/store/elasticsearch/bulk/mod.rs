@@ -11,12 +11,12 @@ use super::error_class::{ErrorClass, OVERLOAD};
 use crate::store::{Blocked, Document, Write, WriteOutcome};
 
 /// The parts of the response that decide the outcome of each item. `_index` matters for deletions only.
-pub const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
+pub(super) const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
     items.*.error.caused_by.reason,items.delete._index";
 
 /// How vectors are encoded in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VectorEncoding {
+pub(super) enum VectorEncoding {
     /// Base64 of big-endian float32: the cheapest to write and to parse; from Elasticsearch 9.3 on.
     Base64,
     /// A JSON array of the shortest decimals that give the same float32; every version.
@@ -51,7 +51,7 @@ fn json_bytes(value: &Value) -> usize {
 ///
 /// Versions are external: a write older than the stored document is a conflict. An equal version is written, so that
 /// sending the same bytes again is harmless.
-pub fn body(writes: &[Write], encoding: VectorEncoding) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn body(writes: &[Write], encoding: VectorEncoding) -> Result<Vec<u8>, serde_json::Error> {
     // Most of a document is its vector: 2732 bytes of base64 for 512 values, or about 5000 of decimals.
     let per_write = if encoding == VectorEncoding::Base64 { 3400 } else { 6400 };
     let mut body = Vec::with_capacity(writes.len() * per_write);

@@ -21,7 +21,7 @@ const HIT_FIELDS: [&str; 4] = ["id", "url", "collection", "metadata"];
 /// The source of the script that scores documents. It is constant, so that Elasticsearch compiles it once; the query is in
 /// `params`. The size is checked because the functions throw on a document without a vector. The maximum guards against
 /// rounding, because a negative score fails the whole search.
-pub fn score_script(mode: Mode) -> &'static str {
+pub(super) fn score_script(mode: Mode) -> &'static str {
     match mode {
         Mode::Cosine => {
             "doc['image_vector'].size() == 0 ? 0 : Math.max(0.0, cosineSimilarity(params.query_vector, 'image_vector') + 1.0)"
@@ -63,7 +63,7 @@ fn raw_script(mode: Mode) -> &'static str {
 const MAX_HITS: usize = 10_000;
 
 /// Why Elasticsearch cannot answer a query, as far as that is known without a request.
-pub fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
+pub(super) fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
     if query.k > MAX_HITS {
         return Some(format!("at most {MAX_HITS} hits can be asked for, not {}", query.k));
     }
@@ -74,7 +74,7 @@ pub fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
 }
 
 /// The body of a search.
-pub fn search(query: &Query, vector: &[f32]) -> Value {
+pub(super) fn search(query: &Query, vector: &[f32]) -> Value {
     let mut filters = Vec::new();
     if let Some(collection) = &query.collection {
         filters.push(json!({ "term": { "collection": collection } }));
@@ -151,7 +151,7 @@ struct Raw {
 }
 
 /// Reads the response to [`search`].
-pub fn hits(query: &Query, response: &[u8]) -> Result<Vec<Hit>, serde_json::Error> {
+pub(super) fn hits(query: &Query, response: &[u8]) -> Result<Vec<Hit>, serde_json::Error> {
     let response: SearchResponse<Scored> = serde_json::from_slice(response)?;
     let mut found: Vec<_> = response.hits.hits.into_iter().map(|hit| (hit.fields.raw[0], hit.source)).collect();
     let least = similarity_bound(query.min_similarity);
@@ -173,12 +173,12 @@ pub fn hits(query: &Query, response: &[u8]) -> Result<Vec<Hit>, serde_json::Erro
 }
 
 /// The body that reads the vector of one document. `fields` has it in every version, `_source` only before 9.2.
-pub fn vector_of(id: &str) -> Value {
+pub(super) fn vector_of(id: &str) -> Value {
     json!({ "size": 1, "query": { "ids": { "values": [id] } }, "_source": false, "fields": [FIELD] })
 }
 
 /// Reads the response to [`vector_of`]; `None` where the document is missing or has no vector.
-pub fn vector(response: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Error> {
+pub(super) fn vector(response: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(default)]
@@ -189,7 +189,7 @@ pub fn vector(response: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Error> {
 }
 
 /// The body that reads documents with their vectors, ordered by id, after the given id.
-pub fn list(after: Option<&str>, limit: usize) -> Value {
+pub(super) fn list(after: Option<&str>, limit: usize) -> Value {
     let mut body = json!({
         "size": limit,
         "track_total_hits": false,
@@ -205,10 +205,10 @@ pub fn list(after: Option<&str>, limit: usize) -> Value {
 }
 
 /// A document, and the values of its vector, which are not checked yet.
-pub type Unchecked = (Document, Option<Vec<f32>>);
+pub(super) type Unchecked = (Document, Option<Vec<f32>>);
 
 /// Reads the response to [`list`].
-pub fn documents(response: &[u8]) -> Result<Vec<Unchecked>, serde_json::Error> {
+pub(super) fn documents(response: &[u8]) -> Result<Vec<Unchecked>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(rename = "_source")]
@@ -228,7 +228,7 @@ struct Fields {
 /// The `_source` of a document without its vector. Fields that are missing, in a document of another writer, are empty.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct StoredDocument {
+pub(super) struct StoredDocument {
     id: String,
     url: String,
     collection: String,
