@@ -27,6 +27,7 @@
 //! | [`transfer`] | export and import of documents as files |
 //! | [`sources`] | what the SOURCE arguments of commands stand for: files, folders, lists, URLs |
 //! | [`dead_letter`] | what a message in one of our queues says about itself |
+//! | [`footprint`] | the most memory that a worker takes, term by term |
 //! | **the flow** | |
 //! | [`pipeline`] | READ FIRST: `process()`, and what each failure means |
 //! | [`embedder`] | the one way from a URL or bytes to an embedding: fetch, decode, extract |
@@ -40,12 +41,12 @@
 //! | [`decode`] | bytes to pixels, with limits before allocation; `preprocess` samples them for a model |
 //! | [`broker`] | sessions, receipts, publishing, topology, browsing of queues; knows no images |
 //! | **leaves** | |
-//! | [`footprint`] | the most memory that a worker takes, term by term |
 //! | [`metrics`] | every metric, declared once |
 //! | [`outcome`] | the words that all parts share: `Outcome`, `Verdict`, `Reason` |
 //! | [`config`] | settings from flags, environment and file |
 //! | [`embedding`], [`distance`] | the vector type; the four modes and their formulas |
 //! | [`backpressure`] | back-off, resizable semaphore, window of the last outcomes |
+//! | [`excerpt`], [`error_chain`] | the beginning of a text from outside; an error with its causes |
 //! | `simd` | instruction sets behind one trait, and memory aligned for them |
 //! | [`health`], [`machine`], [`clock`], [`atomic_file`], [`shutdown`] | conditions of readiness; cores and memory; time; files written as a whole; signals |
 //!

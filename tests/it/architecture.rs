@@ -5,7 +5,41 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each top-level module imports of the crate, tests aside.
-const IMPORTS: &[(&str, &[&str])] = &[];
+const IMPORTS: &[(&str, &str)] = &[
+    ("cli", "broker clock config dead_letter decode distance embedder embedding extract fetch footprint health indexer \
+          ingest machine message metrics model outcome pipeline server shutdown simd sources store transfer worker"),
+    ("worker", "backpressure broker fetch health indexer message metrics model outcome pipeline store"),
+    ("server", "health metrics"),
+    ("ingest", "clock message outcome pipeline sources"),
+    ("transfer", "atomic_file embedding message sources store"),
+    ("sources", "excerpt message"),
+    ("dead_letter", "broker message"),
+    ("footprint", "decode model"),
+    ("pipeline", "clock decode embedder extract fetch indexer message metrics outcome store"),
+    ("embedder", "decode embedding extract fetch metrics"),
+    ("indexer", "backpressure message metrics outcome store"),
+    ("message", "excerpt"),
+    ("fetch", "backpressure error_chain metrics"),
+    ("extract", "decode embedding metrics model"),
+    ("store", "distance embedding error_chain excerpt model simd"),
+    ("model", "atomic_file decode embedding error_chain machine simd"),
+    ("decode", "simd"),
+    ("broker", "backpressure clock health metrics outcome"),
+    ("metrics", "outcome"),
+    ("outcome", ""),
+    ("config", ""),
+    ("embedding", ""),
+    ("distance", ""),
+    ("backpressure", ""),
+    ("excerpt", ""),
+    ("error_chain", ""),
+    ("simd", ""),
+    ("health", ""),
+    ("machine", ""),
+    ("clock", ""),
+    ("atomic_file", ""),
+    ("shutdown", ""),
+];
 
 /// A path within the crate: its modules, and what it names last.
 type Import = Vec<String>;
@@ -13,7 +47,7 @@ type Import = Vec<String>;
 #[test]
 fn each_module_imports_what_the_table_says() {
     let table: BTreeMap<_, BTreeSet<_>> =
-        IMPORTS.iter().map(|(module, imports)| (*module, imports.iter().copied().collect())).collect();
+        IMPORTS.iter().map(|(module, imports)| (*module, imports.split_whitespace().collect())).collect();
     let imports = imports_by_module();
     for (module, found) in &imports {
         let expected = table.get(module.as_str()).cloned().unwrap_or_default();
