@@ -19,32 +19,31 @@ pub enum Outcome {
     Unchanged,
 }
 
-/// What is to be done with a message that failed. [`crate::broker::receipt`] does it.
+/// What happens to a message that failed. [`crate::broker::receipt`] performs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The message's own fault: to the dead-letter queue with this reason.
     DeadLetter(Reason),
-    /// Its image host's fault, perhaps for a while: to a retry queue; to the dead letters with this reason after
-    /// `budget` such failures.
+    /// Its image host's fault, perhaps transient: to a retry queue; after `budget` such failures to the dead-letter queue.
     Retry {
         /// The reason of the dead letter when the budget is used up.
         reason: Reason,
         /// How many failures are allowed.
         budget: u32,
-        /// The host's own wish (`Retry-After`).
+        /// The delay that the host asked for (`Retry-After`).
         after: Option<Duration>,
     },
-    /// Its host fails everybody, for a while or for good: to a retry queue, with the failure noted and not counted, for the
-    /// message was not tried; to the dead letters when that has gone on for too long.
+    /// Its host fails every request, perhaps for good: to a retry queue. The failure is recorded and not counted, because
+    /// the message itself was not tried. After `longest` to the dead-letter queue.
     AwaitHost {
-        /// The reason of the dead letter.
+        /// The reason of the dead letter after `longest`.
         reason: Reason,
-        /// How long it may go on.
+        /// How long the host may be awaited, from the message's first failure.
         longest: Duration,
-        /// When it makes sense to come back.
+        /// The delay before the next try.
         after: Duration,
     },
-    /// Nobody's fault: its host has too much to do, or we have. To a retry queue, with no failure counted.
+    /// Not tried, because its host or this worker is at capacity: to a retry queue, with no failure counted.
     Defer,
     /// Not the message's fault: back to the queue, with no failure counted.
     Requeue,
@@ -58,7 +57,7 @@ pub enum Reason {
     InvalidMessage,
     /// Scheme, port, host or address is not allowed.
     RefusedAddress,
-    /// A redirect leads where none may lead.
+    /// A redirect is not allowed: its target, scheme or number.
     RefusedRedirect,
     /// The host name does not exist.
     UnknownHost,

@@ -1,28 +1,27 @@
-//! Dead letters, and whatever else waits in our queues: looking, putting back, removing.
+//! Reads the messages of a queue, and keeps, replays or removes each of them.
 //!
-//! A look takes messages without acknowledging them and gives them back with `basic.nack`. A quorum queue keeps their
+//! Browsing takes messages without acknowledging them and requeues them with `basic.nack`. A quorum queue keeps their
 //! order. Brokers before 4.3 count it as a delivery, which our queues allow without a limit that could be reached.
 
 use lapin::message::BasicGetMessage;
-use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel};
 use tokio::time::timeout;
 
-use super::connection::Connection;
+use super::confirm::{PublishOutcome, confirming_channel, publish_to_queue};
+use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
+use super::error::Error;
 use super::headers;
-use super::{ANSWER_TIMEOUT, Error, Settings};
 
-/// A connection for looking into the queues of a topology.
+/// A connection for browsing the queues of a topology.
 pub struct QueueBrowser {
     settings: Settings,
     connection: Connection,
     publisher: Channel,
 }
 
-/// A message that was found in a queue.
+/// A message that was read from a queue.
 #[derive(Clone, Debug)]
 pub struct QueuedMessage {
     /// The body, as published.
@@ -31,56 +30,51 @@ pub struct QueuedMessage {
     pub properties: BasicProperties,
 }
 
-/// What is to be done with a message that was looked at.
+/// What happens to a message that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// It stays.
+    /// It stays in its queue.
     Keep,
-    /// It goes back to the work queue, as if it had never failed.
+    /// It goes back to the work queue without its history of failures.
     Replay,
-    /// It goes for good.
+    /// It is removed.
     Purge,
 }
 
-/// How far a look went.
+/// How many messages were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Browsed {
-    /// Messages looked at.
+    /// Messages read.
     pub seen: u64,
-    /// Messages that were in the queue when the look began and were not looked at.
+    /// Messages that were in the queue at the start and were not read.
     pub rest: u64,
 }
 
 impl QueueBrowser {
-    /// Connects, and declares the topology where it is missing.
-    ///
-    /// # Errors
-    /// Any [`Error`].
+    /// Connects, and declares the topology.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
         let connection = settings.connect().await?;
         settings.topology.declare(&connection).await?;
-        let publisher = connection.create_channel().await?;
-        publisher.confirm_select(ConfirmSelectOptions::default()).await?;
+        let publisher = confirming_channel(&connection).await?;
         Ok(Self { settings, connection, publisher })
     }
 
-    /// How many messages are ready in a queue.
+    /// How many messages of a queue are ready.
     ///
     /// # Errors
     /// [`Error::Lost`].
     pub async fn count(&self, queue: &ShortString) -> Result<u64, Error> {
         let channel = self.connection.create_channel().await?;
-        let waiting = waiting(&channel, queue).await?;
+        let ready = ready_count(&channel, queue).await?;
         channel.close(200, "counted".into()).await?;
-        Ok(waiting)
+        Ok(ready)
     }
 
-    /// Looks at the messages of a queue, the oldest first, at most `limit` and none that arrives meanwhile, and does with
-    /// each what `decide` says; `Err` from it ends the look. A replayed message is removed only when the broker has
-    /// confirmed its copy.
+    /// Reads the messages of a queue, the oldest first, and does with each what `decide` returns. Reads at most `limit`,
+    /// and none that arrives after the start. A replayed message is removed only after the broker has confirmed its copy.
     ///
     /// # Errors
-    /// [`Error::Lost`]; what was not decided stays where it is.
+    /// [`Error::Lost`]. Messages that were not decided stay in the queue.
     pub async fn browse(
         &self,
         queue: &ShortString,
@@ -88,11 +82,11 @@ impl QueueBrowser {
         mut decide: impl FnMut(&QueuedMessage) -> Disposition + Send,
     ) -> Result<Browsed, Error> {
         let channel = self.connection.create_channel().await?;
-        let waiting = waiting(&channel, queue).await?;
-        let mut browsed = Browsed { seen: 0, rest: waiting };
-        let mut kept = None;
-        while browsed.seen < waiting.min(limit) {
-            // Somebody else may have taken the rest.
+        let ready = ready_count(&channel, queue).await?;
+        let mut browsed = Browsed { seen: 0, rest: ready };
+        let mut last_kept = None;
+        while browsed.seen < ready.min(limit) {
+            // Another client may have taken the remaining ones.
             let Some(BasicGetMessage { delivery, .. }) =
                 channel.basic_get(queue.clone(), BasicGetOptions::default()).await?
             else {
@@ -112,52 +106,44 @@ impl QueueBrowser {
             if remove {
                 channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
             } else {
-                kept = Some(delivery.delivery_tag);
+                last_kept = Some(delivery.delivery_tag);
             }
         }
-        if let Some(tag) = kept {
+        if let Some(tag) = last_kept {
             channel.basic_nack(tag, BasicNackOptions { multiple: true, requeue: true }).await?;
         }
-        // Closing waits for the broker to have taken what was sent on the channel.
-        channel.close(200, "looked".into()).await?;
+        // The close completes after the broker has processed everything that was sent on the channel.
+        channel.close(200, "browsed".into()).await?;
         browsed.rest -= browsed.seen;
         Ok(browsed)
     }
 
     /// Publishes a message to the work queue with the producer's own properties, and waits for the confirm.
     async fn replay(&self, message: &QueuedMessage) -> Result<(), Error> {
-        let (queue, options) =
-            (self.settings.topology.queue(), BasicPublishOptions { mandatory: true, ..Default::default() });
+        let queue = self.settings.topology.queue();
         let properties = headers::replay_properties(&message.properties);
-        let publisher = &self.publisher;
-        let confirmed = timeout(ANSWER_TIMEOUT, async {
-            publisher
-                .basic_publish(ShortString::default(), queue.clone(), options, &message.body, properties)
-                .await?
-                .await
-        });
-        let confirmation = confirmed
-            .await
-            .map_err(|_| Error::Lost(format!("queue {queue} did not confirm within {ANSWER_TIMEOUT:?}")))??;
-        match confirmation {
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
+        let publishing = publish_to_queue(&self.publisher, queue, &message.body, &properties);
+        match timeout(ANSWER_TIMEOUT, publishing).await {
+            Ok(Ok(PublishOutcome::Accepted)) => Ok(()),
+            Ok(Ok(PublishOutcome::Refused | PublishOutcome::Unroutable { .. } | PublishOutcome::Unknown)) => {
                 Err(Error::Lost(format!("queue {queue} did not take the message")))
             }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::Lost(format!("queue {queue} did not confirm within {ANSWER_TIMEOUT:?}"))),
         }
     }
 
     /// Closes the connection.
     pub async fn close(self) {
-        // Everything is settled by now; a connection that does not close cleanly changes nothing.
+        // Every message is settled by now, so an unclean close has no consequence.
         let _ = timeout(ANSWER_TIMEOUT, self.connection.close(200, "done".into())).await;
     }
 }
 
-async fn waiting(channel: &Channel, queue: &ShortString) -> Result<u64, Error> {
+async fn ready_count(channel: &Channel, queue: &ShortString) -> Result<u64, Error> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    let found = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
-    Ok(found.message_count().into())
+    let declared = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
+    Ok(declared.message_count().into())
 }
 
 impl QueuedMessage {

@@ -1,8 +1,8 @@
 //! One consuming session after the other, for as long as the process lives.
 //!
-//! A session is connect, declare, qos, consume. Whatever ends it (a lost connection, a closed channel, a consumer that
-//! the broker cancelled, an acknowledgement that went nowhere) is handled in one way: its receipts become stale, and the
-//! next session begins after a jittered delay. The pipeline behind it never notices.
+//! A session is connect, declare, qos, consume. Every end of a session (a lost connection, a closed channel, a consumer that
+//! the broker cancelled, a failed acknowledgement) is handled in one way: its receipts become stale, and the next session
+//! begins after a jittered delay. The pipeline is not involved.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
+use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::quarantine::Quarantine;
 use super::receipt::Receipt;
 use super::session::{End, Generation, Session};
-use super::{ANSWER_TIMEOUT, Settings};
 use crate::backpressure::backoff::Backoff;
 use crate::health::Condition;
 use crate::metrics::Metrics;
 
 /// Bounds of the delay before the next session.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
-/// Longest delay: a broker that comes back is found within it, and a crowd of workers comes spread over it.
+/// Longest delay: a broker that restarts is found within it, and many workers reconnect spread over it.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// How long a session must last for its end to count as a new trouble, not as more of the old.
+/// How long a session must last for the delays to start at the shortest again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// How long the end of a session waits for what is left to be sent.
+/// How long the end of a session waits for pending requeues, and for the connection to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The label values of `imgdex_paused` that are about the broker: there is no session, or a queue is missing or refuses messages.
+/// The label value of `imgdex_paused` while there is no session.
 const NO_SESSION: &str = "broker";
+/// The label value of `imgdex_paused` while a queue is missing or refuses messages.
 const QUEUES: &str = "queues";
 
-/// A consumer that survives its sessions.
+/// A consumer that outlives its sessions.
 pub struct Consumer {
     deliveries: mpsc::UnboundedReceiver<Receipt>,
     quarantine: Quarantine,
-    /// Cancelled: no more deliveries. The session stays, for acknowledgements.
+    /// Cancelled: no more deliveries. The session stays open for acknowledgements.
     stopping: CancellationToken,
     /// Cancelled: the session ends.
     closing: CancellationToken,
@@ -51,16 +51,16 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Starts connecting, and declares the topology at once; consumes only while `gate` is true. `connected` says
-    /// whether there is a session. At most `prefetch` deliveries are unsettled at any moment.
+    /// Starts connecting, and declares the topology at once; consumes only while `gate` is true. `condition` is met while
+    /// there is a session and no queue refuses messages. At most `prefetch` deliveries are unsettled at any moment.
     pub fn start(
         settings: Settings,
         prefetch: u16,
         gate: watch::Receiver<bool>,
-        connected: watch::Sender<Condition>,
+        condition: watch::Sender<Condition>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        // The bound is the prefetch count: the broker sends no more before some are settled.
+        // Bounded by the prefetch count: the broker delivers no more before some are settled.
         let (sender, deliveries) = mpsc::unbounded_channel();
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
         let (current, sessions) = watch::channel(None);
@@ -69,7 +69,7 @@ impl Consumer {
             settings,
             prefetch,
             gate,
-            connected,
+            condition,
             metrics,
             deliveries: sender,
             current,
@@ -79,28 +79,27 @@ impl Consumer {
         Self { deliveries, quarantine, stopping, closing, supervisor: tokio::spawn(supervisor.run()) }
     }
 
-    /// The next delivery, whichever session it comes from.
+    /// The next delivery, of the current or a later session.
     pub async fn next(&mut self) -> Option<Receipt> {
         self.deliveries.recv().await
     }
 
-    /// The messages that are to be processed alone.
     pub fn quarantine(&self) -> Quarantine {
         self.quarantine.clone()
     }
 
-    /// Stops consuming and gives back what was delivered and not yet taken by [`Self::next`]. Receipts already taken
-    /// can still be settled.
+    /// Stops consuming, and requeues deliveries that [`Self::next`] has not returned. Receipts already returned can still
+    /// be settled.
     pub fn stop(&mut self) {
         self.stopping.cancel();
         self.deliveries.close();
         while self.deliveries.try_recv().is_ok() {}
     }
 
-    /// Ends the session after [`Self::stop`]; the broker takes back what is not settled.
+    /// Ends the session after [`Self::stop`]; the broker requeues unsettled messages.
     pub async fn close(self) {
         self.closing.cancel();
-        // An error would be a panic in the supervisor, after which the session is over too.
+        // An error would be a panic in the supervisor, which ends the session too.
         let _ = self.supervisor.await;
     }
 }
@@ -109,10 +108,10 @@ struct Supervisor {
     settings: Settings,
     prefetch: u16,
     gate: watch::Receiver<bool>,
-    connected: watch::Sender<Condition>,
+    condition: watch::Sender<Condition>,
     metrics: Arc<Metrics>,
     deliveries: mpsc::UnboundedSender<Receipt>,
-    /// The session that lives now.
+    /// The session that is open now.
     current: watch::Sender<Option<Arc<Session>>>,
     stopping: CancellationToken,
     closing: CancellationToken,
@@ -129,7 +128,7 @@ impl Supervisor {
             let closing = self.closing.clone();
             let end = tokio::select! {
                 end = self.connect_and_run(generation) => end,
-                // Covers connecting and declaring; a running session sees it first and ends in order.
+                // Interrupts connecting and declaring. A running session reacts to `closing` by itself, and sooner.
                 () = closing_overdue(&closing) => Arc::new(End::Stopped),
             };
             self.metrics.session_ended(end.label());
@@ -144,7 +143,7 @@ impl Supervisor {
                 backoff.reset();
             }
             let delay = backoff.next_delay();
-            tracing::warn!(generation = generation.number, reason = %end, ?delay, "no session with the broker; trying again");
+            tracing::warn!(generation = generation.number, reason = %end, ?delay, "no session with the broker; connecting again");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = self.closing.cancelled() => return,
@@ -161,12 +160,12 @@ impl Supervisor {
             Ok((channel, session)) => self.run_session(&connection, &channel, &session).await,
             Err(end) => Arc::new(end),
         };
-        // A connection that is gone already cannot be closed, and need not be.
+        // A lost connection cannot be closed, and need not be.
         let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "session over".into())).await;
         end
     }
 
-    /// Declares everything, and opens the channels.
+    /// Declares the topology, and opens the channels.
     async fn open_session(
         &self,
         connection: &Arc<Connection>,
@@ -184,7 +183,7 @@ impl Supervisor {
         channels.await.map_err(|_| End::no_answer())?
     }
 
-    /// The session's life, from the first delivery to the last receipt.
+    /// Runs an open session from its first delivery to its last requeue.
     async fn run_session(&self, connection: &Connection, channel: &Channel, session: &Arc<Session>) -> Arc<End> {
         tracing::info!(generation = session.generation(), queue = %session.topology().queue(), "session with the broker");
         let _ = self.current.send_replace(Some(Arc::clone(session)));
@@ -194,17 +193,17 @@ impl Supervisor {
             end = self.report_refusals(session) => end,
         };
         let _ = self.current.send_replace(None);
-        // Something else may have ended it before.
+        // A receipt may have ended it before; the first reason is the one reported.
         session.end(end);
         let end = session.ended().await;
         self.set_condition(Some((pause_cause(&end), end.to_string())));
-        // What is on its way back to the queue still goes out.
+        // Pending requeues are still sent.
         session.requeues().close();
         let _ = timeout(CLOSE_TIMEOUT, session.requeues().wait()).await;
         end
     }
 
-    /// Says whether the queues take what is published to them, until the session ends.
+    /// Keeps the condition up to date with the queues that refuse messages.
     async fn report_refusals(&self, session: &Session) -> End {
         let mut refusals = session.refusals();
         loop {
@@ -228,7 +227,7 @@ impl Supervisor {
         loop {
             let opens = async {
                 if stopping.is_cancelled() || gate.wait_for(|open| *open).await.is_err() {
-                    // Nothing will open it any more.
+                    // The gate will not open any more.
                     std::future::pending::<()>().await;
                 }
             };
@@ -256,7 +255,7 @@ impl Supervisor {
         };
         tracing::info!(generation = session.generation(), "consuming");
         let mut gate = self.gate.clone();
-        let ours = loop {
+        let consumer_tag = loop {
             tokio::select! {
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => self.deliver(Receipt::new(delivery, Arc::clone(session))),
@@ -269,35 +268,34 @@ impl Supervisor {
             }
         };
         tracing::info!(generation = session.generation(), "no longer consuming");
-        let cancelling = timeout(ANSWER_TIMEOUT, channel.basic_cancel(ours, BasicCancelOptions::default()));
+        let cancelling = timeout(ANSWER_TIMEOUT, channel.basic_cancel(consumer_tag, BasicCancelOptions::default()));
         match cancelling.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return ControlFlow::Break(error.into()),
             Err(_) => return ControlFlow::Break(End::no_answer()),
         }
-        // What arrived before the broker knew.
+        // Messages that were delivered before the broker processed the cancel.
         while let Some(Ok(delivery)) = consumer.next().await {
             self.deliver(Receipt::new(delivery, Arc::clone(session)));
         }
         ControlFlow::Continue(())
     }
 
-    /// Says what keeps the worker from working, and the pause that it is counted as, or that nothing does.
+    /// Publishes the current hindrance, with its cause of pause, or that there is none, to metrics and readiness.
     fn set_condition(&self, hindrance: Option<(&'static str, String)>) {
         for cause in [NO_SESSION, QUEUES] {
             self.metrics.paused(cause, hindrance.as_ref().is_some_and(|(present, _)| *present == cause));
         }
-        // The condition before says nothing new.
-        let _ = self.connected.send_replace(hindrance.map_or(Ok(()), |(_, reason)| Err(reason)));
+        let _ = self.condition.send_replace(hindrance.map_or(Ok(()), |(_, reason)| Err(reason)));
     }
 
     fn deliver(&self, receipt: Receipt) {
-        // Nobody takes deliveries any more while the process stops; the receipt that comes back gives its message back.
+        // While the process stops the channel is closed; dropping the returned receipt requeues its message.
         drop(self.deliveries.send(receipt));
     }
 }
 
-/// The pause that lasts from a session's end until the next one.
+/// The cause of the pause from a session's end until the next session.
 fn pause_cause(end: &End) -> &'static str {
     match end {
         End::Topology(_) => QUEUES,
@@ -307,24 +305,24 @@ fn pause_cause(end: &End) -> &'static str {
 
 /// Completes when the gate closes.
 async fn gate_closed(gate: &mut watch::Receiver<bool>) {
-    // Whoever held the gate is gone: as good as closed.
+    // An error means that the sender is dropped, which counts as closed.
     let _ = gate.wait_for(|open| !*open).await;
 }
 
-/// Completes when the session has had its time to end in order.
+/// Completes when an open session would have had its time to end in order.
 async fn closing_overdue(closing: &CancellationToken) {
     closing.cancelled().await;
     tokio::time::sleep(2 * CLOSE_TIMEOUT).await;
 }
 
-/// Completes at the first error of the connection, also while nothing is consumed.
+/// Completes at the first error of the connection, also while consumption is paused.
 async fn first_error(events: impl Stream<Item = Event>) -> End {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
             Event::Error(error) => return error.into(),
             Event::ConnectionBlocked(reason) => {
-                tracing::warn!(%reason, "the broker takes no messages; retries and dead letters wait");
+                tracing::warn!(%reason, "the broker blocks publishing; retries and dead letters wait");
             }
             _ => {}
         }

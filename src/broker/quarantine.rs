@@ -1,10 +1,11 @@
-//! Messages that were delivered again and again without an outcome, taken one at a time.
+//! Processes messages that were redelivered too often one at a time.
 //!
-//! One of them may be what ends the workers: by using up the memory, or through a fault that takes the process with it. Whoever
-//! is in hand when a process dies is delivered again, the culprit as well as its neighbours; only a message that was alone
-//! in hand can be blamed. So a message that was taken back often moves to a queue of its own, from which one is taken only
-//! while the worker has nothing else in hand: there the broker's count of takings-back counts deaths of lone messages.
-//! Messages of a lost session are taken back as well, so a worker that has lost one lately suspects and blames nobody.
+//! Such a message may crash the worker, by its use of memory or by a fault that ends the process. When a process dies, the
+//! broker requeues every message in flight, not only the one that killed it; the cause is certain only if a single message
+//! was in flight. So a message that was requeued too often moves to a queue of its own, from which one is taken only while
+//! the worker has nothing else in flight. There the broker's delivery count counts crashes with this message alone.
+//! Messages of a lost session are requeued as well, so a worker that lost a session recently quarantines and dead-letters
+//! no message for its count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use lapin::types::FieldTable;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::ANSWER_TIMEOUT;
+use super::connection::ANSWER_TIMEOUT;
 use super::receipt::Receipt;
 use super::session::{End, Session};
 
-/// How often the queue is looked at. A consumer would be told at once, but would have its message in hand before the worker
-/// has nothing else.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// How often the queue is polled. A consumer would be notified at once, but would have its message in flight while the
+/// worker still processes others.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The suspects of whichever session lives.
+/// The quarantine queue, read through the session that is open.
 #[derive(Clone)]
 pub struct Quarantine {
     sessions: watch::Receiver<Option<Arc<Session>>>,
@@ -35,29 +36,29 @@ impl Quarantine {
         Self { sessions, gate }
     }
 
-    /// Waits until there are some and they may be processed.
-    pub async fn waiting(&self) {
-        while !*self.gate.borrow() || self.count().await == 0 {
-            sleep(INTERVAL).await;
+    /// Completes when the queue has messages and the gate is open.
+    pub async fn until_ready(&self) {
+        while !*self.gate.borrow() || self.message_count().await == 0 {
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Takes one. `None` where another worker was faster, or there is no session.
+    /// Takes a message. `None` if another worker took the last one, or no session is open.
     pub async fn take(&self) -> Option<Receipt> {
         let session = self.session()?;
         let queue = session.topology().quarantine().clone();
         let taken = timeout(ANSWER_TIMEOUT, session.quarantine.basic_get(queue, BasicGetOptions::default())).await;
-        let BasicGetMessage { delivery, .. } = ended(&session, taken)??;
+        let BasicGetMessage { delivery, .. } = answer(&session, taken)??;
         Some(Receipt::quarantined(delivery, session))
     }
 
-    async fn count(&self) -> u32 {
+    async fn message_count(&self) -> u32 {
         let Some(session) = self.session() else { return 0 };
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let queue = session.topology().quarantine().clone();
-        let found =
+        let declared =
             timeout(ANSWER_TIMEOUT, session.quarantine.queue_declare(queue, passive, FieldTable::default())).await;
-        ended(&session, found).map_or(0, |queue| queue.message_count())
+        answer(&session, declared).map_or(0, |queue| queue.message_count())
     }
 
     fn session(&self) -> Option<Arc<Session>> {
@@ -65,17 +66,13 @@ impl Quarantine {
     }
 }
 
-/// The broker's answer. Where there is none the session ends, and the next one declares the queue again.
-fn ended<T>(session: &Session, answer: Result<lapin::Result<T>, tokio::time::error::Elapsed>) -> Option<T> {
-    match answer {
-        Ok(Ok(found)) => Some(found),
-        Ok(Err(error)) => {
-            session.end(End::from(error));
-            None
-        }
-        Err(_) => {
-            session.end(End::no_answer());
-            None
-        }
-    }
+/// The broker's answer. An error or a timeout ends the session, and the next session declares the queue again.
+fn answer<T>(session: &Session, result: Result<lapin::Result<T>, tokio::time::error::Elapsed>) -> Option<T> {
+    let end = match result {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(error)) => End::from(error),
+        Err(_) => End::no_answer(),
+    };
+    session.end(end);
+    None
 }

@@ -1,4 +1,4 @@
-//! One delivery and the duty to settle it. Nothing else acknowledges.
+//! One delivery and the duty to settle it. Nothing else acknowledges deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::clock::now_ms;
 use crate::metrics::Settled;
 use crate::outcome::{Outcome, Reason, Verdict};
 
-/// A delivery that is not settled yet. Dropped, it gives the message back: an early return, a panic and a cancelled
-/// task lose nothing.
+/// A delivery that is not settled yet. Dropping it requeues the message: an early return, a panic and a cancelled task
+/// lose nothing.
 pub struct Receipt {
     delivery: Delivery,
-    /// The session whose channel delivered it: only there can it be acknowledged.
+    /// The session whose channel delivered it: it can only be acknowledged there.
     session: Arc<Session>,
     history: History,
     received_ms: u64,
-    /// Taken from the queue of suspects.
+    /// Taken from the quarantine queue.
     is_quarantined: bool,
     settled: bool,
 }
@@ -33,11 +33,11 @@ pub struct Receipt {
 pub struct Cause {
     /// The error, for people.
     pub error: String,
-    /// The HTTP status of the image host, where it answered.
+    /// The HTTP status of the image host, if it answered.
     pub status: Option<u16>,
 }
 
-/// What is done with a failed message.
+/// A verdict whose budget is accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     DeadLetter(Reason),
@@ -47,18 +47,19 @@ enum Step {
     Requeue,
 }
 
-/// How often a message may be taken back before it is processed alone. Restarts and pauses of the store take messages back
-/// too, so this blames nobody.
+/// The delivery count from which a message is quarantined. Restarts and pauses of the store requeue messages too, so a
+/// message that reaches it is not dead-lettered, only processed alone.
 const QUARANTINE_AFTER: u64 = 4;
-/// How many times a message may be alone in hand when the worker dies. More than once: somebody may have ended the worker.
+/// The number of crashes with only this message in flight from which it is dead-lettered. More than one, because a worker
+/// may be killed for another reason.
 const POISON_AFTER: u64 = 3;
 
-/// The time between two moments in ms since the epoch; none where clocks disagree on their order.
+/// The time between two moments in ms since the epoch; zero if clocks disagree on their order.
 fn between(earlier_ms: u64, later_ms: u64) -> Duration {
     Duration::from_millis(later_ms.saturating_sub(earlier_ms))
 }
 
-/// Carries a verdict over to a message that failed `attempts` times before, the first time so long ago.
+/// Applies a verdict to a message that failed `attempts` times before, the first time `failing_for` ago.
 fn step(verdict: Verdict, attempts: u32, failing_for: Duration) -> Step {
     match verdict {
         Verdict::DeadLetter(reason) => Step::DeadLetter(reason),
@@ -76,7 +77,7 @@ impl Receipt {
         session.metrics().received();
         let history = History::read(&delivery.properties);
         let received_ms = now_ms();
-        // The first receipt only: a retry's or redelivery's age says nothing about the backlog.
+        // Only of a first delivery: the age of a retry or redelivery says nothing about the backlog.
         if let Some(sent) = *delivery.properties.timestamp()
             && history == History::default()
             && !delivery.redelivered
@@ -87,32 +88,32 @@ impl Receipt {
         Self { delivery, session, history, received_ms, is_quarantined: false, settled: false }
     }
 
-    /// The receipt of a message that was taken from the queue of suspects.
+    /// The receipt of a message that was taken from the quarantine queue.
     pub(super) fn quarantined(delivery: Delivery, session: Arc<Session>) -> Self {
         let mut receipt = Self::new(delivery, session);
         receipt.is_quarantined = true;
         receipt
     }
 
-    /// Whether the message was taken back so often that it should be processed alone.
+    /// Whether the message was redelivered so often that it must be processed alone.
     pub fn needs_quarantine(&self) -> bool {
         !self.is_quarantined
             && self.session.delivery_count_is_reliable()
             && self.history.delivery_count >= QUARANTINE_AFTER
     }
 
-    /// How many workers died while this message alone was in their hands, where that is enough to blame it.
+    /// How many workers crashed with only this message in flight, if they are enough to dead-letter it.
     pub fn crash_count(&self) -> Option<u64> {
-        let blamed = self.is_quarantined
+        let is_poison = self.is_quarantined
             && self.session.delivery_count_is_reliable()
             && self.history.delivery_count >= POISON_AFTER;
-        blamed.then_some(self.history.delivery_count)
+        is_poison.then_some(self.history.delivery_count)
     }
 
-    /// Moves the message to the queue of suspects.
+    /// Moves the message to the quarantine queue.
     pub async fn quarantine(mut self) {
         let queue = self.session.topology().quarantine().clone();
-        tracing::warn!(delivery_count = self.history.delivery_count, %queue, "taken back again and again; to be processed alone");
+        tracing::warn!(delivery_count = self.history.delivery_count, %queue, "redelivered too often; to be processed alone");
         self.retry(queue, self.forward_properties(), "suspect").await;
     }
 
@@ -126,7 +127,7 @@ impl Receipt {
         &self.delivery.data
     }
 
-    /// The AMQP timestamp in seconds, where the producer set one.
+    /// The AMQP timestamp in seconds, if the producer set one.
     pub fn timestamp(&self) -> Option<u64> {
         *self.delivery.properties.timestamp()
     }
@@ -141,8 +142,8 @@ impl Receipt {
         self.history.attempts
     }
 
-    /// Completes when the session has ended: the broker delivers the message again, and whatever is still done about it
-    /// here would be done twice, by more tasks than the prefetch count allows.
+    /// Completes when the session has ended. The broker then redelivers the message, so processing it here any further
+    /// would be done twice, by more tasks than the prefetch count allows.
     pub async fn session_ended(&self) {
         let _ = self.session.ended().await;
     }
@@ -157,8 +158,8 @@ impl Receipt {
         .await;
     }
 
-    /// Performs the verdict on a message that failed. A copy for a retry or the dead letters is confirmed by the broker
-    /// before the original is acknowledged; where it is not, the original goes back.
+    /// Performs the verdict on a message that failed. The broker confirms the copy for a retry or dead-letter queue before
+    /// the original is acknowledged. Without that confirm the original is redelivered.
     pub async fn fail(mut self, verdict: Verdict, cause: Cause) {
         let now_ms = now_ms();
         let failing_for = self.history.first_error_ms.map_or(Duration::ZERO, |first| between(first, now_ms));
@@ -167,17 +168,17 @@ impl Receipt {
             Step::Defer => self.defer(&cause, now_ms).await,
             Step::Retry(after) => {
                 let queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
-                tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
-                let whose = match verdict {
+                tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "retrying later");
+                let cause_label = match verdict {
                     Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
                     _ => "host",
                 };
                 let failed = self.failed(&cause, now_ms);
-                self.retry(queue, failed.properties(&self.delivery.properties), whose).await;
+                self.retry(queue, failed.properties(&self.delivery.properties), cause_label).await;
             }
             Step::AwaitHost(after) => {
                 let queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
-                tracing::debug!(error = cause.error, %queue, "waiting for an outage to end");
+                tracing::debug!(error = cause.error, %queue, "waiting for the image host to recover");
                 let failed = Failed { counts: false, ..self.failed(&cause, now_ms) };
                 self.retry(queue, failed.properties(&self.delivery.properties), "host").await;
             }
@@ -193,28 +194,28 @@ impl Receipt {
         }
     }
 
-    /// Lets the message wait for about as long as it has waited already: what is put off again and again comes back more
-    /// seldom.
+    /// Lets the message wait for about as long as it has waited already, so that a message that is deferred repeatedly
+    /// comes back less and less often.
     async fn defer(&mut self, cause: &Cause, now_ms: u64) {
         let waited = between(self.first_received_ms(), now_ms);
         let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
-        tracing::debug!(reason = cause.error, %queue, "putting a message off");
+        tracing::debug!(reason = cause.error, %queue, "deferring a message");
         self.retry(queue, self.forward_properties(), "busy").await;
     }
 
-    /// Moves the message to a queue from which it comes back.
+    /// Moves the message to a queue from which it is processed again.
     async fn retry(&mut self, queue: ShortString, properties: BasicProperties, cause: &'static str) {
         if self.republish(queue, properties, Settled::Retried).await {
             self.session.metrics().retry(cause);
         }
     }
 
-    /// Publishes the message to another queue, and acknowledges it here once the broker has confirmed the copy.
+    /// Publishes a copy to another queue, and acknowledges the original once the broker has confirmed the copy.
     async fn republish(&mut self, queue: ShortString, properties: BasicProperties, how: Settled) -> bool {
         self.session.publish(queue, &self.delivery.data, properties).await && self.ack(how).await
     }
 
-    /// The failure, as the headers of a copy tell it.
+    /// The failure, for the headers of a copy.
     fn failed<'a>(&'a self, cause: &'a Cause, now_ms: u64) -> Failed<'a> {
         Failed {
             history: &self.history,
@@ -227,15 +228,15 @@ impl Receipt {
         }
     }
 
-    /// The properties under which the message moves to another queue as it is.
+    /// The properties of a copy in another queue that adds no failure.
     fn forward_properties(&self) -> BasicProperties {
         headers::forward_properties(&self.delivery.properties, self.first_received_ms())
     }
 
-    /// Tells the broker that the message is settled. `false` where its session has ended: the broker delivers the
-    /// message again, which the document's version makes harmless.
+    /// Acknowledges the message. `false` if its session has ended: the broker redelivers the message, which the document's
+    /// version makes harmless.
     async fn ack(&mut self, how: Settled) -> bool {
-        let acked = self.session.is_current()
+        let acked = self.session.is_open()
             && match self.delivery.acker.ack(BasicAckOptions::default()).await {
                 Ok(true) => true,
                 Ok(false) => {
@@ -265,34 +266,34 @@ impl Drop for Receipt {
         metrics.settled(Settled::Returned);
         let panicking = std::thread::panicking();
         if panicking {
-            tracing::error!("processing a message panicked; giving it back");
+            tracing::error!("processing a message panicked; requeueing it");
             metrics.retry("panic");
         }
-        if !self.session.is_current() {
+        if !self.session.is_open() {
             metrics.stale_ack();
             return;
         }
-        // Outside a runtime the process is ending, and the closed connection gives everything back.
+        // Outside a runtime the process is ending, and the broker requeues everything when the connection closes.
         let Ok(runtime) = Handle::try_current() else { return };
         let (acker, session) = (self.delivery.acker.clone(), Arc::clone(&self.session));
-        // A message that was alone goes back among the others, and what it is suspected of is forgotten: it has not ended the
-        // worker. Taken back by the broker it would count as if it had.
-        let moved = (self.is_quarantined && !panicking)
+        // A quarantined message that did not crash the worker moves back to the work queue, with a delivery count of zero.
+        // A requeue would raise the count as a crash does; after a panic it should.
+        let released = (self.is_quarantined && !panicking)
             .then(|| (std::mem::take(&mut self.delivery.data), self.forward_properties()));
-        let settling = async move {
-            let settled = if let Some((body, properties)) = moved {
+        let requeue = async move {
+            let requeued = if let Some((body, properties)) = released {
                 let queue = session.topology().queue().clone();
                 session.publish(queue, &body, properties).await
                     && matches!(acker.ack(BasicAckOptions::default()).await, Ok(true))
             } else {
-                let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-                matches!(acker.nack(requeue).await, Ok(true))
+                let options = BasicNackOptions { requeue: true, ..Default::default() };
+                matches!(acker.nack(options).await, Ok(true))
             };
-            if !settled {
-                session.end(End::Ack("a message could not be given back".to_owned()));
+            if !requeued {
+                session.end(End::Ack("a message could not be requeued".to_owned()));
             }
         };
-        self.session.requeues().spawn_on(settling, &runtime);
+        self.session.requeues().spawn_on(requeue, &runtime);
     }
 }
 
@@ -302,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_end_in_the_dead_letters_when_the_budget_is_used_up() {
+    fn a_message_is_dead_lettered_when_its_budget_of_retries_is_used_up() {
         let verdict = Verdict::Retry { reason: Reason::HostFailed, budget: 2, after: None };
         for failing_for in [Duration::ZERO, Duration::MAX] {
             let step = |attempts| step(verdict, attempts, failing_for);
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_ends_in_the_dead_letters_when_it_has_lasted_too_long() {
+    fn a_message_is_dead_lettered_when_its_host_was_awaited_for_too_long() {
         let (longest, after) = (Duration::from_mins(1), Duration::from_secs(5));
         let verdict = Verdict::AwaitHost { reason: Reason::HostFailed, longest, after };
         for attempts in [0, u32::MAX] {
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn history_matters_to_nothing_else() {
+    fn other_verdicts_do_not_depend_on_the_history() {
         for (attempts, failing_for) in [(0, Duration::ZERO), (9, Duration::MAX)] {
             assert_eq!(step(Verdict::Requeue, attempts, failing_for), Step::Requeue);
             assert_eq!(step(Verdict::Defer, attempts, failing_for), Step::Defer);

@@ -1,32 +1,32 @@
-//! What the receipts of one session share: whether it lives, why it ended, and publishing to our own queues.
+//! What the receipts of one session share: whether it is open, why it ended, and publishing to our own queues.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::connection::Connection;
+use super::confirm::{PublishOutcome, confirming_channel, publish_to_queue};
+use super::connection::{ANSWER_TIMEOUT, Connection};
+use super::error::Error;
 use super::topology::Topology;
-use super::{ANSWER_TIMEOUT, Error};
 use crate::backpressure::backoff::Backoff;
 use crate::metrics::Metrics;
 
-/// Bounds of the delay before a message that a queue refused is offered again.
+/// Bounds of the delay before a message that a queue refused is published again.
 const REPUBLISH_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// How long the end of a session may be why messages were taken back: they are at the head of the queue then, and in hand
-/// again soon.
+/// How long after a lost session the delivery counts may include its messages: the broker requeued them at the head of
+/// the queue, so they are in flight again soon.
 const LOSS_AFFECTS_COUNTS: Duration = Duration::from_mins(10);
 
 /// Why a session ended.
 #[derive(Debug)]
-pub enum End {
+pub(super) enum End {
     /// There was no connection.
     Connect(Error),
     /// The exchange and queues could not be declared.
@@ -81,46 +81,37 @@ impl From<lapin::Error> for End {
     }
 }
 
-/// Which of this process' sessions one is.
+/// The place of a session among those of this process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Generation {
     /// Counted from 1.
     pub(super) number: u64,
-    /// When the last one before it ended that had messages in hand.
+    /// When the last earlier session ended that may have had messages in flight.
     pub(super) last_loss: Option<Instant>,
 }
 
 /// One session, as its receipts see it.
 pub(super) struct Session {
     generation: Generation,
-    /// The first reason wins; whoever sets it wakes the session's loop.
-    over: watch::Sender<Option<Arc<End>>>,
-    /// Confirmed publishes go one at a time: the broker may confirm several at once, and then the client cannot tell
-    /// which of them came back as unroutable. Mistaking that would lose a message.
+    /// The first reason is kept. Setting it wakes the session's loop.
+    ended: watch::Sender<Option<Arc<End>>>,
+    /// One confirmed publish at a time: the broker may confirm several at once, and then the client cannot tell which of
+    /// them was returned as unroutable. A wrong guess would lose a message.
     publisher: Mutex<Channel>,
-    /// For looking at the suspects and taking one.
+    /// For counting and taking messages of the quarantine queue.
     pub(super) quarantine: Channel,
-    /// For other channels. The session's loop holds it: whoever still has a receipt keeps no connection alive.
+    /// For opening more channels. Weak: the session's loop owns the connection, and a receipt does not keep it open.
     connection: Weak<Connection>,
     topology: Topology,
     /// The queues that refuse messages: one entry for each message that waits for room.
     refusals: watch::Sender<Vec<ShortString>>,
-    /// Messages on their way back to the queue.
+    /// Requeues in progress.
     requeues: TaskTracker,
     metrics: Arc<Metrics>,
 }
 
-/// What became of a message that was published to one of our queues.
-enum Published {
-    Confirmed,
-    /// The queue is there and takes no messages.
-    Refused,
-    /// There is no telling, or no such queue.
-    Lost(String),
-}
-
 impl Session {
-    /// Opens the session's channels, but for the one that consumes.
+    /// Opens the session's channels except the one that consumes.
     pub(super) async fn open(
         generation: Generation,
         connection: &Arc<Connection>,
@@ -129,8 +120,8 @@ impl Session {
     ) -> lapin::Result<Self> {
         Ok(Self {
             generation,
-            over: watch::Sender::new(None),
-            publisher: Mutex::new(publisher(connection).await?),
+            ended: watch::Sender::new(None),
+            publisher: Mutex::new(confirming_channel(connection).await?),
             quarantine: connection.create_channel().await?,
             connection: Arc::downgrade(connection),
             topology,
@@ -144,9 +135,9 @@ impl Session {
         self.generation.number
     }
 
-    /// Whether messages that the broker has taken back were in the hands of workers that died, as far as can be known.
-    /// Messages of a lost session are taken back too, while the worker lives. One that has lost a session lately therefore
-    /// suspects nobody: if a message ends it, the next worker has lost none.
+    /// Whether a delivery count can be read as a count of workers that crashed with the message in flight. The broker also
+    /// requeues the messages of a session that a living worker lost, so a worker that lost one recently does not rely on
+    /// the count. A message that does crash workers is recognised by the next worker, which has lost no session.
     pub(super) fn delivery_count_is_reliable(&self) -> bool {
         self.generation.last_loss.is_none_or(|loss| loss.elapsed() > LOSS_AFFECTS_COUNTS)
     }
@@ -163,27 +154,27 @@ impl Session {
         &self.metrics
     }
 
-    /// Whether the session still lives, so that acknowledgements have a meaning.
-    pub(super) fn is_current(&self) -> bool {
-        self.over.borrow().is_none()
+    /// Whether the session has not ended, so that its deliveries can be acknowledged.
+    pub(super) fn is_open(&self) -> bool {
+        self.ended.borrow().is_none()
     }
 
-    /// Ends the session. Later reasons are consequences of the first.
+    /// Ends the session. Later reasons are consequences of the first and are dropped.
     pub(super) fn end(&self, end: End) {
-        self.over.send_if_modified(|over| {
-            let first = over.is_none();
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
             if first {
-                *over = Some(Arc::new(end));
+                *ended = Some(Arc::new(end));
             }
             first
         });
     }
 
-    /// Why the session ended, once it has.
+    /// Completes when the session has ended, with the reason.
     pub(super) async fn ended(&self) -> Arc<End> {
-        let over = self.over.subscribe().wait_for(Option::is_some).await.map(|end| end.clone());
+        let ended = self.ended.subscribe().wait_for(Option::is_some).await.map(|end| end.clone());
         // The sender lives as long as `self`, so waiting cannot fail.
-        over.ok().flatten().unwrap_or_else(|| Arc::new(End::Stopped))
+        ended.ok().flatten().unwrap_or_else(|| Arc::new(End::Stopped))
     }
 
     /// The queues that refuse messages now, and every change of them.
@@ -191,21 +182,25 @@ impl Session {
         self.refusals.subscribe()
     }
 
-    /// Publishes to one of our queues and waits for the broker's confirm. While the queue refuses the message it is
-    /// kept, and offered again. Where there is no confirm the session ends, and the next one declares the queue again.
+    /// Publishes to one of our queues and waits for the confirm; returns whether the message was accepted. While the queue
+    /// refuses the message it is kept and published again. An unroutable or unconfirmed message ends the session, and the
+    /// next session declares the queue again.
     pub(super) async fn publish(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> bool {
         let mut backoff = Backoff::new(REPUBLISH_DELAY.0, REPUBLISH_DELAY.1);
         let mut refused = None;
         loop {
-            match self.try_publish(queue.clone(), body, properties.clone()).await {
-                Published::Confirmed => return true,
-                Published::Lost(reason) => {
-                    self.end(End::Publish(reason));
-                    return false;
-                }
-                Published::Refused => {}
+            let failure = match self.try_publish(&queue, body, &properties).await {
+                Ok(PublishOutcome::Accepted) => return true,
+                Ok(PublishOutcome::Refused) => None,
+                Ok(PublishOutcome::Unroutable { .. }) => Some(format!("queue {queue} is missing")),
+                Ok(PublishOutcome::Unknown) => Some("the channel has no confirms".to_owned()),
+                Err(reason) => Some(reason),
+            };
+            if let Some(reason) = failure {
+                self.end(End::Publish(reason));
+                return false;
             }
-            refused.get_or_insert_with(|| Refusal::new(&self.refusals, queue.clone()));
+            refused.get_or_insert_with(|| RefusalGuard::new(&self.refusals, queue.clone()));
             tokio::select! {
                 () = sleep(backoff.next_delay()) => {}
                 _ = self.ended() => return false,
@@ -213,45 +208,36 @@ impl Session {
         }
     }
 
-    async fn try_publish(&self, queue: ShortString, body: &[u8], properties: BasicProperties) -> Published {
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    async fn try_publish(
+        &self,
+        queue: &ShortString,
+        body: &[u8],
+        properties: &BasicProperties,
+    ) -> Result<PublishOutcome, String> {
         let mut channel = self.publisher.lock().await;
-        let offered = timeout(ANSWER_TIMEOUT, async {
-            let confirm =
-                channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties).await?;
-            let confirmation = confirm.await?;
-            if let (Confirmation::Nack(None), Some(connection)) = (&confirmation, self.connection.upgrade()) {
-                // RabbitMQ 3.10 goes on refusing on a channel for as long as the queue is no shorter, although its limit
-                // may be gone.
-                *channel = publisher(&connection).await?;
+        let publishing = timeout(ANSWER_TIMEOUT, async {
+            let outcome = publish_to_queue(&channel, queue, body, properties).await?;
+            if let (PublishOutcome::Refused, Some(connection)) = (&outcome, self.connection.upgrade()) {
+                // RabbitMQ 3.10 keeps refusing on a channel for as long as the queue is no shorter, even after its limit
+                // was removed.
+                *channel = confirming_channel(&connection).await?;
             }
-            Ok::<_, lapin::Error>(confirmation)
+            Ok::<_, lapin::Error>(outcome)
         });
-        Published::Lost(match offered.await {
-            Ok(Ok(Confirmation::Ack(None))) => return Published::Confirmed,
-            Ok(Ok(Confirmation::Nack(None))) => return Published::Refused,
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => format!("queue {queue} is missing"),
-            Ok(Ok(Confirmation::NotRequested)) => "the channel has no confirms".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {ANSWER_TIMEOUT:?}"),
-        })
+        match publishing.await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
+        }
     }
 }
 
-/// A channel whose messages the broker confirms.
-async fn publisher(connection: &Connection) -> lapin::Result<Channel> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok(channel)
-}
-
-/// A message that waits for room in a queue, for as long as this is held.
-struct Refusal<'a> {
+/// Lists a message among the refused ones for as long as it waits for room in a queue.
+struct RefusalGuard<'a> {
     refusals: &'a watch::Sender<Vec<ShortString>>,
     queue: ShortString,
 }
 
-impl<'a> Refusal<'a> {
+impl<'a> RefusalGuard<'a> {
     fn new(refusals: &'a watch::Sender<Vec<ShortString>>, queue: ShortString) -> Self {
         tracing::warn!(%queue, "the queue refuses a message, which is kept until there is room");
         refusals.send_modify(|queues| queues.push(queue.clone()));
@@ -259,11 +245,11 @@ impl<'a> Refusal<'a> {
     }
 }
 
-impl Drop for Refusal<'_> {
+impl Drop for RefusalGuard<'_> {
     fn drop(&mut self) {
         self.refusals.send_modify(|queues| {
-            if let Some(place) = queues.iter().position(|queue| *queue == self.queue) {
-                queues.swap_remove(place);
+            if let Some(index) = queues.iter().position(|queue| *queue == self.queue) {
+                queues.swap_remove(index);
             }
         });
     }

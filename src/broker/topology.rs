@@ -1,10 +1,10 @@
-//! Which exchange and queues there are.
+//! The exchange and queues, and their declaration.
 //!
-//! Producers publish to a direct exchange, or through the default exchange, into one work queue. A failed message is
-//! published to one of the retry queues, one per delay, for a time-to-live acts only at the head of a queue: messages
-//! with different delays in one queue would wait for each other. When its time is up the broker moves it back to the
-//! work queue. Dead letters wait in their own queue for a person. Messages that were delivered again and again wait among
-//! the suspects, to be processed alone.
+//! Producers publish to a direct exchange, or through the default exchange, into one work queue. A message whose processing
+//! failed is published to a retry queue. There is one retry queue per delay, because a time-to-live acts only at the head
+//! of a queue: messages with different delays in one queue would wait for each other. When the time-to-live has passed the
+//! broker moves the message back to the work queue. The dead-letter queue has no consumer; `imgdex dlq` reads it. The
+//! quarantine queue holds messages that were redelivered too often; they are processed one at a time.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
-use super::{Error, is_access_refusal, is_precondition_failure};
+use super::error::{Error, is_access_refusal, is_precondition_failure};
 
-/// Redeliveries before a quorum queue drops or dead-letters a message by itself: never. Poison is judged by our own
-/// header. The largest positive value means that on every server; -1 is taken by RabbitMQ 3.10 and then drops at the
-/// first requeue, and none at all means 20 since 4.0.
+/// Redeliveries before a quorum queue drops or dead-letters a message by itself: never, because the quarantine decides
+/// what is poison. The largest positive value means "never" on every server. RabbitMQ 3.10 accepts -1 and then drops the
+/// message at the first requeue; without the argument the limit is 20 since 4.0.
 const DELIVERY_LIMIT: i64 = i32::MAX as i64;
 /// Longest delay that a queue's time-to-live in milliseconds can express (an unsigned 32-bit number).
 const MAX_DELAY_SECONDS: u32 = u32::MAX / 1000;
@@ -33,12 +33,10 @@ pub struct Topology {
     retries: Vec<RetryTier>,
 }
 
-/// A queue in which messages wait for a fixed time before they are tried again.
+/// A queue in which messages wait for a fixed time before they are retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryTier {
-    /// How long.
     pub delay: Duration,
-    /// The queue's name.
     pub queue: ShortString,
 }
 
@@ -75,17 +73,16 @@ impl Topology {
         &self.exchange
     }
 
-    /// The work queue.
     pub fn queue(&self) -> &ShortString {
         &self.queue
     }
 
-    /// The dead-letter queue.
+    /// The dead-letter queue, `QUEUE.dead`.
     pub fn dead(&self) -> &ShortString {
         &self.dead
     }
 
-    /// The queue of messages that are to be processed alone.
+    /// The queue of messages that are processed one at a time, `QUEUE.suspects`.
     pub fn quarantine(&self) -> &ShortString {
         &self.quarantine
     }
@@ -95,58 +92,59 @@ impl Topology {
         &self.retries
     }
 
-    /// The retry queue for a message that failed `attempts` times before: the delays rise with the attempts, and none
-    /// is shorter than the image host asked for, as far as there is one.
+    /// The retry queue for a message that failed `attempts` times before. The delay rises with the attempts and is at
+    /// least `after`, or the longest delay if no queue has such a long one.
     pub fn retry_tier(&self, attempts: u32, after: Option<Duration>) -> &RetryTier {
         let last = self.retries.len() - 1;
         let by_attempts = last.min(attempts as usize);
-        let wish = after.unwrap_or_default();
-        let by_wish = self.retries.iter().position(|tier| tier.delay >= wish).unwrap_or(last);
-        &self.retries[by_attempts.max(by_wish)]
+        let at_least = after.unwrap_or_default();
+        let by_delay = self.retries.iter().position(|tier| tier.delay >= at_least).unwrap_or(last);
+        &self.retries[by_attempts.max(by_delay)]
     }
 
-    /// Declares everything; where this user may not declare, checks that everything is there.
+    /// Declares everything. A user who may not declare gets a check that everything exists instead.
     pub(super) async fn declare(&self, connection: &lapin::Connection) -> Result<(), Error> {
-        // A refused declaration closes its channel, so it has one to itself.
+        // A refused declaration closes its channel, so it gets a channel of its own.
         let channel = connection.create_channel().await?;
         match self.declare_on(&channel, false).await {
             Ok(()) => {}
-            Err((_, _, error)) if is_access_refusal(&error) => {
-                tracing::info!(%error, "this user may not declare queues; checking that they are there");
+            Err(DeclareError { error, .. }) if is_access_refusal(&error) => {
+                tracing::info!(%error, "this user may not declare queues; checking that they exist");
                 let channel = connection.create_channel().await?;
-                return self.declare_on(&channel, true).await.map_err(explain);
+                return Ok(self.declare_on(&channel, true).await?);
             }
-            Err(refused) => return Err(explain(refused)),
+            Err(failed) => return Err(failed.into()),
         }
-        // The connection stays; a channel that does not close cleanly goes with it.
+        // A channel that does not close cleanly ends with its connection.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
     }
 
-    async fn declare_on(&self, channel: &Channel, passive: bool) -> Result<(), Refused> {
+    async fn declare_on(&self, channel: &Channel, passive: bool) -> Result<(), DeclareError> {
         let exchange = ExchangeDeclareOptions { durable: true, passive, ..Default::default() };
         channel
             .exchange_declare(self.exchange.clone(), ExchangeKind::Direct, exchange, FieldTable::default())
             .await
-            .map_err(|error| ("exchange", self.exchange.clone(), error))?;
+            .map_err(|error| DeclareError { what: "exchange", name: self.exchange.clone(), error })?;
         let queue = QueueDeclareOptions { durable: true, passive, ..Default::default() };
         for (name, arguments) in self.queues() {
-            channel
-                .queue_declare(name.clone(), queue, arguments)
-                .await
-                .map_err(|error| ("queue", name.clone(), error))?;
+            channel.queue_declare(name.clone(), queue, arguments).await.map_err(|error| DeclareError {
+                what: "queue",
+                name: name.clone(),
+                error,
+            })?;
         }
         if !passive {
             let (queue, key) = (self.queue.clone(), self.queue.clone());
             channel
                 .queue_bind(queue, self.exchange.clone(), key, QueueBindOptions::default(), FieldTable::default())
                 .await
-                .map_err(|error| ("queue", self.queue.clone(), error))?;
+                .map_err(|error| DeclareError { what: "queue", name: self.queue.clone(), error })?;
         }
         Ok(())
     }
 
-    /// Every queue with its arguments. Retry queues first: when the work queue exists, so does all it needs.
+    /// Every queue with its arguments. Retry queues come first: when the work queue exists, so do the queues it depends on.
     fn queues(&self) -> Vec<(ShortString, FieldTable)> {
         let retries = self.retries.iter().map(|tier| (tier.queue.clone(), self.retry_arguments(tier)));
         let plain = [&self.dead, &self.quarantine, &self.queue].map(|name| (name.clone(), quorum()));
@@ -166,17 +164,24 @@ impl Topology {
     }
 }
 
-/// What could not be declared, and the broker's answer.
-type Refused = (&'static str, ShortString, lapin::Error);
+/// A declaration that failed.
+struct DeclareError {
+    /// `queue` or `exchange`.
+    what: &'static str,
+    name: ShortString,
+    error: lapin::Error,
+}
 
-fn explain((what, name, error): Refused) -> Error {
-    let (name, reason) = (name.to_string(), error.to_string());
-    if is_precondition_failure(&error) {
-        Error::Different { what, name, reason }
-    } else if error.is_amqp_error() {
-        Error::Declare { what, name, reason }
-    } else {
-        Error::Lost(reason)
+impl From<DeclareError> for Error {
+    fn from(DeclareError { what, name, error }: DeclareError) -> Self {
+        let (name, reason) = (name.to_string(), error.to_string());
+        if is_precondition_failure(&error) {
+            Self::Different { what, name, reason }
+        } else if error.is_amqp_error() {
+            Self::Declare { what, name, reason }
+        } else {
+            Self::Lost(reason)
+        }
     }
 }
 
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hosts_wish_lengthens_a_delay_up_to_the_last_tier_and_never_shortens_it() {
+    fn a_requested_delay_lengthens_the_retry_delay_up_to_the_last_tier_and_never_shortens_it() {
         let topology = Topology::new("imgdex", "q", &[5, 30, 120]).unwrap();
         assert_eq!(seconds(&topology, 0, Some(5)), 5);
         assert_eq!(seconds(&topology, 0, Some(6)), 30);

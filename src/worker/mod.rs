@@ -1,6 +1,6 @@
-//! Deliveries to `process` to receipts; drain.
+//! Runs [`Pipeline::process`] on each delivery and settles its receipt; drains on stop.
 //!
-//! [`gate`] decides when there are deliveries at all.
+//! [`gate`] decides when messages are consumed at all.
 
 pub mod gate;
 
@@ -21,27 +21,26 @@ use crate::metrics::{Metrics, Stage};
 use crate::outcome::{Reason, Verdict};
 use crate::pipeline::{Failure, Pipeline};
 
-/// Longest that a message is kept before it is given back: the broker delivers it again at once, and while the store is
-/// down that would be a loop as fast as the network.
-const LONGEST_GIVE_BACK_DELAY: Duration = Duration::from_secs(5);
-/// The broker's own limit on an acknowledgement, after which it closes the channel: `consumer_timeout`, 30 minutes unless
-/// it is configured otherwise.
+/// Longest delay before a message is requeued: the broker redelivers it at once, so while the store is down the message
+/// would otherwise loop as fast as the network.
+const LONGEST_REQUEUE_DELAY: Duration = Duration::from_secs(5);
+/// The broker's own limit on an acknowledgement, after which it closes the channel: the default of `consumer_timeout`.
 pub const ACK_TIMEOUT: Duration = Duration::from_mins(30);
-/// Longest that a message is processed before it is given back: well within [`ACK_TIMEOUT`], and far beyond what the stages'
-/// own limits allow.
-const LONGEST_HANDLING: Duration = Duration::from_mins(14);
+/// Longest that a message is processed before it is requeued: well within [`ACK_TIMEOUT`], and far beyond the limits of the
+/// stages.
+const PROCESS_TIMEOUT: Duration = Duration::from_mins(14);
 
 /// What the tasks of one worker share.
 struct Shared {
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    /// Read while a message is processed among others, written while one is processed alone.
+    /// Locked for reading while a message is processed among others, for writing while one is processed alone.
     exclusive: RwLock<()>,
 }
 
-/// Processes deliveries until `stop`, then finishes what is in flight, gives back the rest, and closes the session, all
-/// within `drain_deadline`.
+/// Processes deliveries until `stop`, then finishes messages in flight, requeues unfinished ones, and closes the session,
+/// all within `drain_deadline`.
 pub async fn run(
     mut consumer: Consumer,
     pipeline: Pipeline,
@@ -56,20 +55,20 @@ pub async fn run(
     let one_by_one = tokio::spawn(stop.clone().run_until_cancelled_owned(one_by_one));
     while let Some(Some(receipt)) = stop.run_until_cancelled(consumer.next()).await {
         let (shared, abandon) = (Arc::clone(&shared), abandon.clone());
-        // Abandoned, a task drops its receipt, which gives the message back.
+        // An abandoned task drops its receipt, which requeues the message.
         tasks.spawn(async move { abandon.run_until_cancelled(shared.handle(receipt)).await });
     }
 
     let deadline = Instant::now() + drain_deadline;
-    // Kept for giving back and closing.
+    // Reserved for requeueing and closing.
     let reserve = (drain_deadline / 5).min(Duration::from_secs(3));
     consumer.stop();
-    // Ends with `stop`; what it has begun is among the tasks.
+    // Ends with `stop`; a message that it has begun is among the tasks.
     let _ = one_by_one.await;
     tasks.close();
     tracing::info!(in_flight = tasks.len(), deadline = ?drain_deadline, "draining");
     if timeout_at(deadline - reserve, tasks.wait()).await.is_err() {
-        tracing::warn!(in_flight = tasks.len(), "the drain deadline is near; giving back what is not finished");
+        tracing::warn!(in_flight = tasks.len(), "the drain deadline is near; requeueing unfinished messages");
         abandon.cancel();
         tasks.wait().await;
     }
@@ -81,65 +80,64 @@ pub async fn run(
     if closed.is_ok() && finished.is_ok() {
         tracing::info!("drained");
     } else {
-        tracing::warn!("the drain deadline has passed; the broker delivers again what was not acknowledged");
+        tracing::warn!("the drain deadline has passed; the broker redelivers unacknowledged messages");
     }
 }
 
 impl Shared {
-    /// One message, from delivery to settlement.
     async fn handle(&self, receipt: Receipt) {
         if receipt.needs_quarantine() {
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
             return receipt.quarantine().instrument(span).await;
         }
-        let exclusive = self.exclusive.read().await;
+        let lock = self.exclusive.read().await;
         if let Some((receipt, failure)) = self.process(receipt).await {
-            drop(exclusive);
+            drop(lock);
             self.fail(receipt, &failure).await;
         }
     }
 
-    /// Messages that were delivered again and again, each of them alone.
+    /// Processes quarantined messages, one at a time.
     async fn run_quarantine(self: Arc<Self>, quarantine: Quarantine, tasks: TaskTracker, abandon: CancellationToken) {
         loop {
-            quarantine.waiting().await;
+            quarantine.until_ready().await;
             let (shared, quarantine, abandon) = (Arc::clone(&self), quarantine.clone(), abandon.clone());
-            let alone = async move { abandon.run_until_cancelled(shared.handle_quarantined(&quarantine)).await };
-            // A task of its own, like every message: a panic ends no more than this.
-            let _ = tasks.spawn(alone).await;
+            let handling = async move { abandon.run_until_cancelled(shared.handle_quarantined(&quarantine)).await };
+            // A task of its own, like every message: a panic ends no other task.
+            let _ = tasks.spawn(handling).await;
         }
     }
 
     async fn handle_quarantined(&self, quarantine: &Quarantine) {
-        // Before it is taken: whoever is in hand when a worker dies is suspected of it.
-        let alone = self.exclusive.write().await;
+        // Locked before the message is taken: a crash requeues every message in flight.
+        let lock = self.exclusive.write().await;
         let Some(receipt) = quarantine.take().await else { return };
-        if let Some(deaths) = receipt.crash_count() {
-            let error = format!("{deaths} workers died while this message alone was in their hands");
+        if let Some(crashes) = receipt.crash_count() {
+            let error = format!("{crashes} workers crashed while this message alone was in flight");
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
             let verdict = Verdict::DeadLetter(Reason::Poison);
-            drop(alone);
+            drop(lock);
             return receipt.fail(verdict, Cause { error, status: None }).instrument(span).await;
         }
         if let Some((receipt, failure)) = self.process(receipt).await {
-            // The queue that it goes to may have no room for long.
-            drop(alone);
+            // The queue that it is published to may refuse it for a long time.
+            drop(lock);
             self.fail(receipt, &failure).await;
         }
     }
 
-    /// Walks a message through the pipeline, and acknowledges it where that succeeds.
+    /// Takes a message through the pipeline, and acknowledges it if that succeeds.
     async fn process(&self, receipt: Receipt) -> Option<(Receipt, Failure)> {
         let start = Instant::now();
         let envelope = envelope(&receipt);
         let result = tokio::select! {
-            result = timeout(LONGEST_HANDLING, self.pipeline.process(&envelope)) => result,
-            // Somebody else is given the message now.
+            result = timeout(PROCESS_TIMEOUT, self.pipeline.process(&envelope)) => result,
+            // The broker redelivers the message, perhaps to another worker.
             () = receipt.session_ended() => return None,
         };
         let Ok(result) = result else {
             let image = message::name(&envelope.body);
-            tracing::error!(image, limit = ?LONGEST_HANDLING, "no outcome in time; giving the message back");
+            tracing::error!(image, limit = ?PROCESS_TIMEOUT, "processing timed out; requeueing the message");
             return None;
         };
         self.metrics.stage(Stage::Total, start.elapsed());
@@ -153,13 +151,13 @@ impl Shared {
     }
 
     async fn fail(&self, receipt: Receipt, failure: &Failure) {
-        // Whatever is logged from here on says which image it is about.
+        // Names the image in every log line from here on.
         let span = tracing::warn_span!("message", image = message::name(receipt.body()));
         let verdict = failure.verdict();
         let failing = async {
             if verdict == Verdict::Requeue {
-                tracing::warn!(%failure, "giving a message back");
-                let delay = LONGEST_GIVE_BACK_DELAY.mul_f64(fastrand::f64());
+                tracing::warn!(%failure, "requeueing a message");
+                let delay = LONGEST_REQUEUE_DELAY.mul_f64(fastrand::f64());
                 self.stop.run_until_cancelled(sleep(delay)).await;
             }
             receipt.fail(verdict, cause(failure)).await;

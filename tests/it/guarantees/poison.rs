@@ -57,7 +57,7 @@ async fn a_message_that_crashes_the_worker_is_processed_alone_and_dead_lettered_
         assert_eq!(text_header(&letter.properties, headers::REASON).as_deref(), Some("poison"));
         assert_eq!(text_header(&letter.properties, "trace").as_deref(), Some("abc"));
         let error = text_header(&letter.properties, headers::ERROR).unwrap();
-        assert!(error.contains("3 workers died while this message alone was in their hands"), "{error}");
+        assert!(error.contains("3 workers crashed while this message alone was in flight"), "{error}");
         for name in [headers::FIRST_RECEIVED_MS, headers::FIRST_ERROR_MS, headers::LAST_ERROR_MS] {
             assert!(number_header(&letter.properties, name).is_some(), "{name}");
         }

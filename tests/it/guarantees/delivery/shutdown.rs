@@ -160,7 +160,7 @@ async fn sigterm_requeues_what_the_deadline_does_not_allow() {
     flow.publish(&held, &[]).await;
     poll::until_equal("held requests", AT_ONCE, async || flow.images.requests("held")).await;
     assert_eq!(worker.terminate().await, Some(0));
-    assert!(worker.log().contains("giving back what is not finished"), "{}", worker.log());
+    assert!(worker.log().contains("requeueing unfinished messages"), "{}", worker.log());
     flow.rabbit.until_ready(&flow.rabbit.queue, AT_ONCE as u32).await;
     assert_eq!(flow.indexed_urls().await, sorted(good.clone()));
 
