@@ -1,19 +1,19 @@
-//! What a process needs before it can work, each condition kept up to date by the part that knows.
+//! The conditions of readiness, each kept up to date by the part of the worker that observes it.
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-/// Whether a condition of readiness is met, or why not.
+/// `Ok` if the condition is met, else the reason why not.
 pub type Condition = Result<(), String>;
 
-/// What the worker needs before it can work; each is kept up to date by whoever knows.
+/// The worker is ready when all of these are met.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// There is a session with the broker.
     pub broker: watch::Receiver<Condition>,
-    /// The store answers, and was made for this model and mapping.
+    /// The store answers, is made for this model and mapping, and accepts writes.
     pub store: watch::Receiver<Condition>,
-    /// Image hosts can be reached, as far as is known.
+    /// Image hosts can be reached. Met until fetches show otherwise.
     pub network: watch::Receiver<Condition>,
     /// The model is loaded and has computed its first features.
     pub model: watch::Receiver<Condition>,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_only_when_every_condition_is_met_and_each_other_one_says_why() {
+    fn ready_only_when_every_condition_is_met_and_each_unmet_one_has_its_reason() {
         let met = || watch::Sender::new(Ok(()));
         let (broker, store, network, model) = (met(), met(), met(), met());
         let health = Health {

@@ -1,4 +1,4 @@
-//! The wire format of an image reference, and nothing else.
+//! The wire format of an image reference.
 //!
 //! A body is a JSON object `{"id"?, "url", "op"?, "version"?, "collection"?, "metadata"?}`, a bare URL, or a CloudEvents
 //! structured envelope whose `data` is either of these. Published as `deploy/image-reference.schema.json`.
@@ -14,25 +14,24 @@ use crate::excerpt::excerpt;
 pub const MAX_ID_BYTES: usize = 512;
 /// Longest URL in bytes; longer ones are refused by common servers too.
 pub const MAX_URL_BYTES: usize = 8192;
-/// Longest collection name in bytes.
 pub const MAX_COLLECTION_BYTES: usize = 256;
-/// Largest metadata object, serialised.
+/// Largest metadata object, serialised as JSON.
 pub const MAX_METADATA_BYTES: usize = 32 * 1024;
 /// Deepest nesting of metadata; a `flattened` field refuses more than 20 levels, and the whole document with it.
 pub const MAX_METADATA_DEPTH: usize = 16;
 /// Largest version: external versions in Elasticsearch are non-negative 64-bit signed integers, the last one reserved.
 pub const MAX_VERSION: u64 = i64::MAX as u64 - 1;
-/// How much of what a producer sent is quoted in an error or a log, in characters.
+/// Longest excerpt of a producer's text in an error or a log, in characters.
 const LONGEST_QUOTE: usize = 200;
-/// The collection of a reference that names none.
+/// The collection of a reference without one.
 pub const DEFAULT_COLLECTION: &str = "default";
 
-/// One delivery as the pipeline sees it: the body and what the broker said about it.
+/// The input of the pipeline: a body, and what the broker knows about its delivery.
 #[derive(Clone, Debug, Default)]
 pub struct Envelope {
     /// The body, exactly as delivered.
     pub body: Vec<u8>,
-    /// The AMQP timestamp in seconds, where the producer set one.
+    /// The AMQP timestamp in seconds, if the producer set one.
     pub timestamp: Option<u64>,
     /// When a worker first received this message, in ms since the epoch; kept in a header through retries.
     pub first_received_ms: u64,
@@ -58,15 +57,13 @@ pub struct ImageReference {
     pub id: String,
     /// Where the image is, in canonical form. A deletion by id has none.
     pub url: Option<Url>,
-    /// What to do.
     pub operation: Operation,
-    /// Orders writes of one id: a write older than what is stored is dropped.
+    /// Orders writes of one id: a write is dropped if the stored document has a newer version.
     pub version: u64,
-    /// The collection the document belongs to.
     pub collection: String,
-    /// Passed through to the document and back with every hit.
+    /// Stored with the document and returned with every hit.
     pub metadata: Map<String, Value>,
-    /// Names of fields that this version does not know; ignored, but counted.
+    /// Names of unknown fields, which are counted and otherwise ignored.
     pub unknown_fields: Vec<String>,
 }
 
@@ -76,37 +73,24 @@ pub enum Error {
     /// Neither JSON nor text.
     #[error("the body is not UTF-8 text")]
     NotText,
-    /// The body is empty.
     #[error("the body is empty")]
     Empty,
     /// Starts like JSON but is not a valid reference.
     #[error("the body is not a valid reference: {0}")]
     Json(String),
-    /// `op` has an unknown value; its beginning.
+    /// The beginning of an unknown `op`.
     #[error("unknown op {0:?}; known: upsert, delete")]
     UnknownOperation(String),
-    /// No `url` where one is needed.
+    /// An upsert without a `url`, or a delete without `id` and `url`.
     #[error("an upsert needs a url, a delete an id or a url")]
     MissingTarget,
-    /// The URL does not parse.
     #[error("invalid url: {0}")]
     Url(String),
-    /// A field is longer or larger than allowed.
     #[error("{field} is {found} {unit}, more than {limit}")]
-    TooLarge {
-        /// The field.
-        field: &'static str,
-        /// Its size.
-        found: usize,
-        /// The most that is allowed.
-        limit: usize,
-        /// What the sizes count.
-        unit: &'static str,
-    },
-    /// A string field that must not be empty is.
+    TooLarge { field: &'static str, found: usize, limit: usize, unit: &'static str },
     #[error("{0} is empty")]
     EmptyField(&'static str),
-    /// `version` is out of range.
+    /// The beginning of a `version` that is out of range.
     #[error("version {0} is out of range 0..=9223372036854775806")]
     Version(String),
 }
@@ -114,25 +98,22 @@ pub enum Error {
 /// The JSON form, as producers write it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WireReference {
-    /// The document id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Where the image is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// What to do; absent means upsert.
+    /// Absent means upsert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
     /// The version in any order-preserving unit; milliseconds since the epoch by convention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Value>,
-    /// The collection; absent means `default`.
+    /// Absent means [`DEFAULT_COLLECTION`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
-    /// Any JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
-    /// Whatever else the object holds.
+    /// All other fields of the object.
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }
@@ -140,7 +121,7 @@ pub struct WireReference {
 /// Reads and checks a reference.
 ///
 /// # Errors
-/// See [`Error`]; all of them mean that sending the same body again cannot help.
+/// Every [`Error`] is permanent: the same body fails again.
 pub fn parse(envelope: &Envelope) -> Result<ImageReference, Error> {
     let wire = read(&envelope.body)?;
     let version = match &wire.version {
@@ -170,7 +151,7 @@ pub fn read(body: &[u8]) -> Result<WireReference, Error> {
     }
 }
 
-/// The text of such an error quotes a whole string where another type was expected.
+/// Cut, because `serde_json` quotes a whole string if it expected another type.
 fn not_json(error: &serde_json::Error) -> Error {
     Error::Json(quote(&error.to_string()))
 }
@@ -197,10 +178,7 @@ fn version(value: &Value) -> Result<u64, Error> {
     value.as_u64().filter(|&v| v <= MAX_VERSION).ok_or_else(|| Error::Version(quote(&value.to_string())))
 }
 
-/// Checks a reference that was read, and fills in what it leaves out.
-///
-/// # Errors
-/// Any [`Error`] about a field's value.
+/// Checks the values of a reference, and fills in absent ones.
 pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error> {
     let operation = match wire.op.as_deref() {
         None | Some("upsert") => Operation::Upsert,
@@ -225,8 +203,8 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
 }
 
-/// How to name a message in a log: its id, else its URL, else its beginning, without what may be secret in a URL (user,
-/// password, query).
+/// The name of a message in a log: its id, else its URL, else its beginning, without the parts of a URL that may be secret
+/// (user, password, query).
 pub fn name(body: &[u8]) -> String {
     let name = match read(body) {
         Ok(WireReference { id: Some(id), .. }) => id,
@@ -240,7 +218,7 @@ pub fn name(body: &[u8]) -> String {
 }
 
 fn without_secrets(mut url: Url) -> Url {
-    // Both fail only for URLs that can have neither.
+    // Both fail only for URLs that cannot have a user or password.
     let _ = (url.set_username(""), url.set_password(None));
     if url.query().is_some() {
         url.set_query(Some("..."));
@@ -249,8 +227,8 @@ fn without_secrets(mut url: Url) -> Url {
     url
 }
 
-/// Somewhere in a text that does not parse there may be a URL: a query begins with a question mark, and an `@` ends a
-/// user's name and password.
+/// For text that does not parse and may contain a URL: a query begins with a question mark, and user and password end with
+/// an `@`.
 fn without_likely_secrets(text: &str) -> String {
     let (text, query) = text.split_once('?').map_or((text, ""), |(text, _)| (text, "?..."));
     let (user, text) = text.rsplit_once('@').map_or(("", text), |(_, text)| ("...@", text));
@@ -293,12 +271,12 @@ pub fn canonical_url(text: &str) -> Result<Url, Error> {
     bounded("url", text, MAX_URL_BYTES)?;
     let mut url = Url::parse(text).map_err(|e| Error::Url(e.to_string()))?;
     url.set_fragment(None);
-    // Percent-encoding and IDNA make it longer.
+    // Percent-encoding and IDNA can lengthen it.
     within("url", url.as_str().len(), MAX_URL_BYTES, "bytes")?;
     Ok(url)
 }
 
-/// The id of a document whose reference names none: SHA-256 over collection and canonical URL, in hexadecimal.
+/// The id of a document whose reference has none: SHA-256 over collection and canonical URL, in hexadecimal.
 ///
 /// The collection's length goes first, so that no two pairs share a preimage.
 pub fn derived_id(collection: &str, url: &Url) -> String {

@@ -154,7 +154,7 @@ fn a_log_names_a_message_without_its_credentials() {
         ("{broken", "{broken"),
         // A token may also follow a number sign.
         ("https://h/x#token=1", "https://h/x"),
-        // What is no URL, or no reference, holds its secrets where a URL would.
+        // Not a URL or not a reference: secrets are removed where a URL has them.
         ("https://user:secret@[h/x?token=1", "...@[h/x?..."),
         ("blob:https://user:secret@h/x", "...@h/x"),
         (r#"{"url": "https://user:secret@h/x?token=1""#, r"...@h/x?..."),

@@ -11,10 +11,9 @@ use axum::{Json, Router};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-/// The admin routes.
 pub fn router(health: Health, metrics: Arc<Metrics>) -> Router {
     Router::new()
-        // Answers as long as the runtime makes progress. A service that is down is no reason to restart the worker.
+        // Answers as long as the runtime makes progress: an unavailable service is no reason to restart the worker.
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready).with_state(health))
         .route("/metrics", get(render).with_state(metrics))

@@ -1,4 +1,4 @@
-//! Whether store and network can be used: consuming begins when they can, rests while they cannot, and goes on by itself.
+//! Checks store and network: messages are consumed only while both are usable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,39 +14,38 @@ use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
 use crate::store::{self, Blocked, ErrorKind, Store, WriteOutcome};
 
-/// How often a store that answers is looked at again.
+/// How often a usable store is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Bounds of the delay before a store that does not answer is asked again.
+/// Bounds of the delay between checks of a store that is not usable.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// The label values of `imgdex_paused` that are the store's.
+/// The label values of `imgdex_paused` for the store.
 const PAUSES: [&str; 6] = ["index_missing", MISMATCH, "write_block", "unauthorized", "refusals", "unavailable"];
 /// The label value of `imgdex_paused` for a network that reaches no image host.
 const NETWORK: &str = "network";
 const MISMATCH: &str = "mismatch";
 
-/// Looks at the store and the network for as long as the process lives, and at once when indexer or fetcher doubt them.
+/// Checks the store and the network for as long as the process lives, and at once when the indexer or the fetcher requests
+/// it. Opens and closes the gate accordingly.
 pub struct GateKeeper {
-    /// The store.
     pub store: Arc<Store>,
-    /// The model that it must be made for.
+    /// The model that the store must be made for.
     pub model: Manifest,
-    /// What the indexer has learned about it.
+    /// Opened by the indexer when the store refuses nearly all documents.
     pub breaker: Arc<Breaker>,
-    /// What knows the network.
+    /// Knows whether the network reaches any image host.
     pub fetcher: Arc<Fetcher>,
-    /// Whether messages are consumed.
+    /// Whether messages are consumed: `true` is open.
     pub gate: watch::Sender<bool>,
-    /// For `/ready`: the store.
+    /// For `/ready`.
     pub store_condition: watch::Sender<Condition>,
-    /// For `/ready`: the network.
+    /// For `/ready`.
     pub network_condition: watch::Sender<Condition>,
     /// For `imgdex_paused`.
     pub metrics: Arc<Metrics>,
 }
 
 impl GateKeeper {
-    /// Opens and closes the gate.
     pub async fn run(self) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
@@ -65,13 +64,13 @@ impl GateKeeper {
                     () = self.fetcher.outage() => {}
                 }
             } else {
-                // Doubts of what is known to rest are none.
+                // Requests for a check are not awaited here: the next check is due anyway.
                 sleep(backoff.next_delay()).await;
             }
         }
     }
 
-    /// Whether the store is there, made for this model, takes writes, and does not refuse nearly all documents.
+    /// Checks that the store exists, is made for this model, accepts writes, and does not refuse nearly all documents.
     async fn check_store(&self) -> Result<(), store::Error> {
         self.store.check_writable(&self.model).await?;
         let Some(tripped) = self.breaker.tripped() else { return Ok(()) };
@@ -88,7 +87,7 @@ impl GateKeeper {
     }
 }
 
-/// The model that the store was made for, once it answers. Until then the condition says why not.
+/// The model that the store was made for, once the store answers. Until then the condition has the reason.
 pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, metrics: &Metrics) -> Manifest {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
@@ -111,7 +110,7 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
     }
 }
 
-/// Why consuming rests while the store says this.
+/// The cause of the pause while the store answers with this error.
 fn pause_cause(error: &store::Error) -> &'static str {
     match &error.kind {
         ErrorKind::Missing | ErrorKind::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
@@ -135,15 +134,15 @@ fn set_pause_cause(metrics: &Metrics, present: Option<&str>) {
     }
 }
 
-/// Updates a condition, and logs it where it changed.
+/// Updates a condition, and logs a change.
 fn set_condition(what: &str, condition: &watch::Sender<Condition>, state: Condition) {
     condition.send_if_modified(|old| {
         if *old == state {
             return false;
         }
         match &state {
-            Ok(()) => tracing::info!("the {what} can be used"),
-            Err(reason) => tracing::warn!(%reason, "the {what} cannot be used; waiting for it"),
+            Ok(()) => tracing::info!("the {what} is usable"),
+            Err(reason) => tracing::warn!(%reason, "the {what} is not usable; waiting for it"),
         }
         *old = state;
         true

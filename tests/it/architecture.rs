@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// What each top-level module imports of the crate, tests aside.
 const IMPORTS: &[(&str, &str)] = &[
-    ("cli", "broker clock config dead_letter decode distance embedder embedding extract fetch footprint health indexer \
-          ingest machine message metrics model outcome pipeline server shutdown simd sources store transfer worker"),
+    (
+        "cli",
+        "broker clock config dead_letter decode distance embedder embedding extract fetch footprint health indexer \
+          ingest machine message metrics model outcome pipeline server shutdown simd sources store transfer worker",
+    ),
     ("worker", "backpressure broker fetch health indexer message metrics model outcome pipeline store"),
     ("server", "health metrics"),
     ("ingest", "clock message outcome pipeline sources"),
