@@ -4,8 +4,8 @@
 //! acknowledges it. [`quarantine`] hands out messages that were redelivered too often, one at a time. [`publish`] is the
 //! producer's side. [`browse`] looks into queues, and replays or removes dead letters.
 //!
-//! Imports point one way: `error`, [`headers`] -> [`topology`] -> `connection` -> `confirm` -> `session` -> [`receipt`] ->
-//! [`quarantine`] -> [`consumer`].
+//! A file imports only files to its left: `error`, `confirm`, [`headers`], [`topology`], `connection`, `session`,
+//! [`receipt`], [`quarantine`], [`consumer`]. [`publish`] and [`browse`] have connections of their own and no session.
 
 pub mod browse;
 mod confirm;

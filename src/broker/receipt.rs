@@ -168,7 +168,7 @@ impl Receipt {
             Step::Defer => self.defer(&cause, now_ms).await,
             Step::Retry(after) => {
                 let queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
-                tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "retrying later");
+                tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
                 let cause_label = match verdict {
                     Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
                     _ => "host",

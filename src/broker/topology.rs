@@ -69,7 +69,7 @@ impl Topology {
     }
 
     /// The exchange that producers publish to, with the queue's name as routing key.
-    pub fn exchange(&self) -> &ShortString {
+    pub(super) fn exchange(&self) -> &ShortString {
         &self.exchange
     }
 
@@ -94,7 +94,7 @@ impl Topology {
 
     /// The retry queue for a message that failed `attempts` times before. The delay rises with the attempts and is at
     /// least `after`, or the longest delay if no queue has such a long one.
-    pub fn retry_tier(&self, attempts: u32, after: Option<Duration>) -> &RetryTier {
+    pub(super) fn retry_tier(&self, attempts: u32, after: Option<Duration>) -> &RetryTier {
         let last = self.retries.len() - 1;
         let by_attempts = last.min(attempts as usize);
         let at_least = after.unwrap_or_default();

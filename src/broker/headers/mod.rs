@@ -45,20 +45,20 @@ pub(super) const PERSISTENT: u8 = 2;
 
 /// What our headers say about a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub(super) struct History {
     /// [`ATTEMPTS`]; 0 for a new message.
-    pub attempts: u32,
+    pub(super) attempts: u32,
     /// [`FIRST_RECEIVED_MS`], if a worker has forwarded the message before.
-    pub first_received_ms: Option<u64>,
+    pub(super) first_received_ms: Option<u64>,
     /// [`FIRST_ERROR_MS`], if it has failed before.
-    pub first_error_ms: Option<u64>,
+    pub(super) first_error_ms: Option<u64>,
     /// How often its queue has requeued it.
-    pub delivery_count: u64,
+    pub(super) delivery_count: u64,
 }
 
 impl History {
     /// Reads our headers. Values of another type or sign count as absent.
-    pub fn read(properties: &BasicProperties) -> Self {
+    pub(super) fn read(properties: &BasicProperties) -> Self {
         let number = |name| properties.headers().as_ref().and_then(|headers| number(headers.inner().get(name)?));
         Self {
             attempts: number(ATTEMPTS).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
@@ -69,7 +69,7 @@ impl History {
     }
 
     /// When a worker first received the message: now, at `received_ms`, unless the header has an earlier time.
-    pub fn first_received(&self, received_ms: u64) -> u64 {
+    pub(super) fn first_received(&self, received_ms: u64) -> u64 {
         self.first_received_ms.unwrap_or(received_ms)
     }
 }
@@ -91,25 +91,25 @@ pub(super) fn number(value: &AMQPValue) -> Option<u64> {
 
 /// One more failure of a message, for its headers.
 #[derive(Clone, Debug)]
-pub struct Failed<'a> {
-    pub history: &'a History,
+pub(super) struct Failed<'a> {
+    pub(super) history: &'a History,
     /// Whether it counts as one of the message's attempts.
-    pub counts: bool,
+    pub(super) counts: bool,
     /// When this worker received the message, in ms since the epoch.
-    pub received_ms: u64,
-    pub now_ms: u64,
+    pub(super) received_ms: u64,
+    pub(super) now_ms: u64,
     /// The error, for people.
-    pub error: &'a str,
+    pub(super) error: &'a str,
     /// The HTTP status of the image host, if it answered.
-    pub status: Option<u16>,
+    pub(super) status: Option<u16>,
     /// The reason, for a dead letter.
-    pub reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 impl Failed<'_> {
     /// The properties of the copy in a retry or dead-letter queue: the producer's own, with our headers beside the
     /// producer's.
-    pub fn properties(&self, original: &BasicProperties) -> BasicProperties {
+    pub(super) fn properties(&self, original: &BasicProperties) -> BasicProperties {
         let mut headers = forwarded_headers(original);
         let text = |text: &str| AMQPValue::LongString(text.into());
         let mut set = |name: &'static str, value| {
