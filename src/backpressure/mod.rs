@@ -1,3 +1,5 @@
 //! How much is done at a time, and when to try again.
 
 pub mod backoff;
+pub mod semaphore;
+pub mod window;

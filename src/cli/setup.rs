@@ -167,14 +167,14 @@ pub fn fetcher(args: &FetchArgs, local_files: bool, metrics: Arc<Metrics>) -> Re
         max_bytes: args.max_image_bytes,
         max_bytes_held: args.max_inflight_bytes,
         // A command has nobody to come back later.
-        put_off: !local_files,
+        defer: !local_files,
         local_files,
         host_auth: host_auth(args)?,
         ca_file: args.fetch_ca.clone(),
         name_servers: args.name_server.clone(),
         ..fetch::Settings::default()
     };
-    Fetcher::new(settings, metrics).map_err(|error| Error::new(Exit::Config, error.to_string()))
+    Fetcher::new(&settings, metrics).map_err(|error| Error::new(Exit::Config, error.to_string()))
 }
 
 fn host_auth(args: &FetchArgs) -> Result<HashMap<String, SecretString>, Error> {

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::Error;
-use super::limits::body::Held;
+use super::error::Error;
+use super::limits::body::Body;
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 
 /// Reads a `file:` URL into `body`.
-pub(super) async fn read(url: &Url, body: Held) -> Result<Bytes, Error> {
+pub(super) async fn read(url: &Url, body: Body) -> Result<Bytes, Error> {
     let Ok(path) = url.to_file_path() else {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not the path of a local file");
         return Err(Error::File { path: PathBuf::from(url.path()), source });
@@ -28,9 +28,9 @@ pub(super) async fn read(url: &Url, body: Held) -> Result<Bytes, Error> {
     }
 }
 
-fn read_regular(path: &Path, mut body: Held, runtime: &Handle) -> Result<Bytes, Error> {
+fn read_regular(path: &Path, mut body: Body, runtime: &Handle) -> Result<Bytes, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
-    // Asked before opening: opening a FIFO waits for its writer, opening a device may do anything.
+    // Before opening: opening a FIFO waits for its writer, and opening a device may have any effect.
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));

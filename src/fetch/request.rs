@@ -1,59 +1,58 @@
-//! One request and its answer.
+//! One request and its response.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, LOCATION, RETRY_AFTER};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode, redirect};
 use url::Url;
 
 use super::access::credentials::Credentials;
 use super::access::guard::Guard;
 use super::access::resolver::{GuardedResolver, Unresolved};
-use super::error::CONNECTION;
-use super::limits::body::Held;
-use super::limits::deadline::Clock;
-use super::limits::host_health::Ending;
-use super::limits::per_host::Turns;
-use super::{Error, Settings, Timeouts, excerpt, host, retry_after};
+use super::error::{CONNECTION, Error, MAX_QUOTE, NoAnswer, host_of};
+use super::limits::body::Body;
+use super::limits::deadline::Deadline;
+use super::limits::host_health::RequestOutcome;
+use super::limits::per_host::RequestLimiter;
+use super::retry_after;
+use super::settings::{Settings, Timeouts};
 use crate::error_chain::{causes, innermost_cause};
+use crate::excerpt::excerpt;
 
-/// What is decoded, first; hosts that negotiate then do not send AVIF or HTML.
+/// The formats that are decoded come first; hosts that negotiate then do not send AVIF or HTML.
 const ACCEPTED: &str = "image/jpeg, image/png, image/webp, image/gif, image/bmp, */*;q=0.1";
 
 /// How long an unused connection is kept: long enough for the next image of the same host, short enough that a crawl over
 /// many hosts does not collect sockets.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 
-/// What a body waits for.
+/// The resource that a body waits for.
 const MEMORY: &str = "memory";
 
-/// How long a host is kept waiting before its hanging up is no surprise: some servers wait no longer for their clients.
+/// A host that was left waiting for longer than this is not blamed for hanging up: some servers wait no longer for a client.
 const HANG_UP: Duration = Duration::from_secs(1);
 
-/// The HTTP client with its rules.
-pub(super) struct Exchange {
+/// An HTTP client that keeps to the guard and the request limits.
+pub(super) struct HttpClient {
     client: Client,
     guard: Arc<Guard>,
     credentials: Credentials,
-    turns: Turns,
+    limiter: RequestLimiter,
     timeouts: Timeouts,
 }
 
-/// What a host answered.
-pub(super) enum Answer {
+pub(super) enum Response {
     /// The whole body.
     Body(Bytes),
     /// The `Location` of a redirect.
     Redirect(Vec<u8>),
 }
 
-impl Exchange {
-    /// Builds the client.
-    ///
+impl HttpClient {
     /// # Errors
-    /// [`Error::Setup`].
+    /// [`Error::Setup`] when a setting is unusable.
     pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
         let guard = Arc::new(Guard::new(settings)?);
         let connect = settings.timeouts.connect;
@@ -75,7 +74,7 @@ impl Exchange {
             client,
             guard,
             credentials: Credentials::new(&settings.host_auth)?,
-            turns: Turns::new(settings.per_host, settings.concurrency, settings.put_off),
+            limiter: RequestLimiter::new(settings.per_host, settings.concurrency, settings.defer),
             timeouts: settings.timeouts,
         })
     }
@@ -83,22 +82,22 @@ impl Exchange {
     /// Requests one URL and reads its body into `body`. `at_origin` says whether credentials may be sent.
     ///
     /// # Errors
-    /// Any [`Error`] but those of local files and redirects.
+    /// Any [`Error`] but [`Error::File`] and [`Error::Offline`].
     pub(super) async fn request(
         &self,
         url: &Url,
         at_origin: bool,
-        body: Held,
-        clock: &mut Clock,
-    ) -> Result<Answer, Error> {
+        body: Body,
+        deadline: &mut Deadline,
+    ) -> Result<Response, Error> {
         self.guard.check(url)?;
-        let host = host(url);
-        let turn = clock.of_ours(&host, "a turn", self.turns.take(&host)).await??;
-        let result = self.ask(&host, self.get(url, at_origin), body, clock).await;
-        turn.end(match &result {
-            Err(Error::Busy { .. }) => Ending::Ours,
-            Err(error) if error.is_no_answer() => Ending::Nothing,
-            Ok(_) | Err(_) => Ending::Answer,
+        let host = host_of(url);
+        let permit = deadline.on_own_time(&host, "a turn", self.limiter.acquire(&host)).await??;
+        let result = self.send(&host, self.get(url, at_origin), body, deadline).await;
+        permit.end(match &result {
+            Err(Error::Busy { .. }) => RequestOutcome::Aborted,
+            Err(error) if error.is_host_failure() => RequestOutcome::Failed,
+            Ok(_) | Err(_) => RequestOutcome::Answered,
         });
         result
     }
@@ -111,18 +110,26 @@ impl Exchange {
         }
     }
 
-    async fn ask(&self, host: &str, request: RequestBuilder, body: Held, clock: &mut Clock) -> Result<Answer, Error> {
-        let sent = clock.of_host(host, ("answer", self.timeouts.headers), request.send()).await?;
+    async fn send(
+        &self,
+        host: &str,
+        request: RequestBuilder,
+        body: Body,
+        deadline: &mut Deadline,
+    ) -> Result<Response, Error> {
+        let sent = deadline.on_host_time(host, ("answer", self.timeouts.headers), request.send()).await?;
         let response = sent.map_err(|error| self.failed(host, &error))?;
         match response.status() {
-            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => self.read(host, response, body, clock).await,
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
+                self.read(host, response, body, deadline).await
+            }
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => location(&response),
             status => {
-                let retry_after = wish(&response);
+                let retry_after = retry_after(&response);
                 Err(Error::Status { host: host.to_owned(), status: status.as_u16(), retry_after })
             }
         }
@@ -131,24 +138,26 @@ impl Exchange {
     async fn read(
         &self,
         host: &str,
-        mut response: Response,
-        mut body: Held,
-        clock: &mut Clock,
-    ) -> Result<Answer, Error> {
-        // The client has undone gzip and removed its header; what is left is something else, or gzip twice.
+        mut response: reqwest::Response,
+        mut body: Body,
+        deadline: &mut Deadline,
+    ) -> Result<Response, Error> {
+        // The client decodes gzip and removes its header; an encoding that is left is another one, or gzip twice.
         if let Some(encoding) = response.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
-            return Err(Error::Encoding { encoding: excerpt(&String::from_utf8_lossy(encoding.as_bytes())) });
+            return Err(Error::Encoding {
+                encoding: excerpt(&String::from_utf8_lossy(encoding.as_bytes()), MAX_QUOTE),
+            });
         }
         if let Some(length) = response.content_length() {
             body.announce(length)?;
         }
-        let waited_before = clock.waited();
+        let waited_before = deadline.waited();
         loop {
-            match clock.of_host(host, ("further data", self.timeouts.idle), response.chunk()).await? {
-                Ok(Some(piece)) => clock.of_ours(host, MEMORY, body.push(&piece)).await??,
-                Ok(None) => return Ok(Answer::Body(body.finish())),
-                // A host that hangs up because we did not listen has not failed.
-                Err(_) if clock.waited() > waited_before + HANG_UP => {
+            match deadline.on_host_time(host, ("further data", self.timeouts.idle), response.chunk()).await? {
+                Ok(Some(piece)) => deadline.on_own_time(host, MEMORY, body.push(&piece)).await??,
+                Ok(None) => return Ok(Response::Body(body.finish())),
+                // A host that hangs up because this side did not read has not failed.
+                Err(_) if deadline.waited() > waited_before + HANG_UP => {
                     return Err(Error::Busy { host: host.to_owned(), what: MEMORY });
                 }
                 Err(error) => return Err(self.failed(host, &error)),
@@ -161,11 +170,12 @@ impl Exchange {
         if let Some(unresolved) = causes(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
             return unresolved.clone().into_error(host);
         }
-        match (error.is_connect(), error.is_timeout()) {
-            (true, true) => Error::Timeout { host, phase: CONNECTION, limit: self.timeouts.connect },
-            (true, false) => Error::Connect { host, reason: reason(error) },
-            (false, _) => Error::Broken { host, reason: reason(error) },
-        }
+        let failure = match (error.is_connect(), error.is_timeout()) {
+            (true, true) => NoAnswer::Timeout { host, phase: CONNECTION, limit: self.timeouts.connect },
+            (true, false) => NoAnswer::Connect { host, reason: reason(error) },
+            (false, _) => NoAnswer::Broken { host, reason: reason(error) },
+        };
+        failure.into()
     }
 }
 
@@ -180,14 +190,14 @@ fn authorities(settings: &Settings) -> Result<Vec<Certificate>, Error> {
     }
 }
 
-fn location(response: &Response) -> Result<Answer, Error> {
+fn location(response: &reqwest::Response) -> Result<Response, Error> {
     match response.headers().get(LOCATION) {
-        Some(target) => Ok(Answer::Redirect(target.as_bytes().to_vec())),
+        Some(target) => Ok(Response::Redirect(target.as_bytes().to_vec())),
         None => Err(Error::Redirect { reason: format!("{} without a target", response.status().as_u16()) }),
     }
 }
 
-fn wish(response: &Response) -> Option<Duration> {
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     retry_after::parse(value, SystemTime::now())
 }

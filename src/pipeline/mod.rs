@@ -129,13 +129,7 @@ impl Failure {
         match self {
             Self::Message(_) => DeadLetter(Reason::InvalidMessage),
             Self::Embed(embedder::Error::Fetch(error)) => match error {
-                fetch::Error::Scheme { .. }
-                | fetch::Error::UserInfo
-                | fetch::Error::NoHost
-                | fetch::Error::LocalFile
-                | fetch::Error::Port { .. }
-                | fetch::Error::Host { .. }
-                | fetch::Error::Address { .. } => DeadLetter(Reason::RefusedAddress),
+                fetch::Error::Refused(_) => DeadLetter(Reason::RefusedAddress),
                 fetch::Error::Redirect { .. } => DeadLetter(Reason::RefusedRedirect),
                 fetch::Error::UnknownHost { .. } => DeadLetter(Reason::UnknownHost),
                 fetch::Error::TooLarge { .. } => DeadLetter(Reason::BodyTooLarge),
@@ -150,10 +144,7 @@ impl Failure {
                     }
                     _other => DeadLetter(Reason::HostRefused),
                 },
-                fetch::Error::Resolve { .. }
-                | fetch::Error::Connect { .. }
-                | fetch::Error::Timeout { .. }
-                | fetch::Error::Broken { .. } => {
+                fetch::Error::NoAnswer(_) => {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
                 fetch::Error::Failing { .. } => {

@@ -10,6 +10,10 @@ fn host() -> String {
     "h".to_owned()
 }
 
+fn refused(refusal: fetch::Refusal) -> Failure {
+    Failure::Embed(fetch::Error::from(refusal).into())
+}
+
 fn status(status: u16) -> Failure {
     Failure::Embed(fetch::Error::Status { host: host(), status, retry_after: None }.into())
 }
@@ -18,9 +22,9 @@ fn status(status: u16) -> Failure {
 fn the_message_s_own_fault_is_dead_lettered_at_once() {
     let cases = [
         (Failure::Message(message::Error::Empty), Reason::InvalidMessage),
-        (Failure::Embed(fetch::Error::Scheme { scheme: "ftp".to_owned() }.into()), Reason::RefusedAddress),
-        (Failure::Embed(fetch::Error::LocalFile.into()), Reason::RefusedAddress),
-        (Failure::Embed(fetch::Error::Port { port: 22 }.into()), Reason::RefusedAddress),
+        (refused(fetch::Refusal::Scheme { scheme: "ftp".to_owned() }), Reason::RefusedAddress),
+        (refused(fetch::Refusal::LocalFile), Reason::RefusedAddress),
+        (refused(fetch::Refusal::Port { port: 22 }), Reason::RefusedAddress),
         (Failure::Embed(fetch::Error::Redirect { reason: host() }.into()), Reason::RefusedRedirect),
         (Failure::Embed(fetch::Error::UnknownHost { host: host() }.into()), Reason::UnknownHost),
         (Failure::Embed(fetch::Error::TooLarge { limit: 1 }.into()), Reason::BodyTooLarge),
@@ -51,8 +55,11 @@ fn what_the_image_host_may_mend_is_retried_within_its_budget() {
         let expected = Retry { reason: Reason::HostRefused, budget: REFUSED_BUDGET, after: None };
         assert_eq!(status(code).verdict(), expected, "{code}");
     }
-    let timeout = fetch::Error::Timeout { host: host(), phase: "headers", limit: Duration::ZERO };
-    assert!(matches!(Failure::Embed(timeout.into()).verdict(), Retry { reason: Reason::HostFailed, .. }));
+    let timeout = fetch::NoAnswer::Timeout { host: host(), phase: "headers", limit: Duration::ZERO };
+    assert!(matches!(
+        Failure::Embed(fetch::Error::from(timeout).into()).verdict(),
+        Retry { reason: Reason::HostFailed, .. }
+    ));
 }
 
 #[test]
@@ -71,7 +78,7 @@ fn the_host_s_own_wish_travels_with_the_verdict() {
 
 #[test]
 fn a_host_that_failed_all_others_rests_and_our_own_haste_blames_nobody() {
-    let failing = Failure::Embed(fetch::Error::Failing { host: host(), turns: 4 }.into());
+    let failing = Failure::Embed(fetch::Error::Failing { host: host(), failures: 4 }.into());
     let expected = AwaitHost { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
     assert_eq!(failing.verdict(), expected);
     assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), Defer);

@@ -1,8 +1,8 @@
 //! Credentials of image hosts: from a file, never from a message.
 //!
 //! The file is TOML, one line per origin: `"https://images.example.com" = "Bearer ..."`. The value is sent as the
-//! `Authorization` header. A bare host means https on port 443; plain http has to be written out, because whoever reads
-//! the network then reads the credential.
+//! `Authorization` header. A bare host means https on port 443; plain http has to be written out, because then
+//! the credential can be read on the network.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::fetch::Error;
+use crate::fetch::error::Error;
 
 /// Reads a credentials file.
 ///
@@ -29,10 +29,9 @@ pub fn parse(text: &str) -> Result<HashMap<String, SecretString>, Error> {
 pub(in crate::fetch) struct Credentials(HashMap<String, HeaderValue>);
 
 impl Credentials {
-    /// Checks hosts and values.
     pub(in crate::fetch) fn new(by_host: &HashMap<String, SecretString>) -> Result<Self, Error> {
-        let entry = |(host, value): (&String, &SecretString)| Ok((origin(host)?, header(host, value)?));
-        Ok(Self(by_host.iter().map(entry).collect::<Result<_, _>>()?))
+        let entries = by_host.iter().map(|(host, value)| Ok((origin(host)?, header(host, value)?)));
+        Ok(Self(entries.collect::<Result<_, Error>>()?))
     }
 
     /// The value for this URL's origin.

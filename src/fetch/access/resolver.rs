@@ -1,7 +1,7 @@
 //! Names to addresses that may be connected to.
 //!
-//! The guard is applied here, inside the connector, to the very addresses that are then connected to: a name that
-//! resolves to something else the next time (DNS rebinding) gains nothing.
+//! The guard is applied here, inside the connector, to the very addresses that are then connected to. A name that resolves
+//! to another address the next time (DNS rebinding) gains nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::fetch::Error;
 use crate::fetch::access::guard::Guard;
+use crate::fetch::error::{Error, NoAnswer, Refusal};
 
-/// Resolves with the system's configuration (name servers, search domains, hosts file) and lets through what the guard
-/// admits.
+/// Resolves with the system's configuration (name servers, search domains, hosts file) and returns the addresses that the
+/// guard admits.
 pub(in crate::fetch) struct GuardedResolver {
-    /// The resolver, or why this machine has none: told when a name is looked up, because local files and literal
-    /// addresses need none.
+    /// The resolver, or why this machine has none. A look-up returns that as its error, because local files and literal
+    /// addresses need no resolver.
     resolver: Result<TokioResolver, String>,
     guard: Arc<Guard>,
 }
@@ -37,18 +37,17 @@ pub(in crate::fetch) enum Unresolved {
 }
 
 impl Unresolved {
-    /// The same as the stage's error.
     pub(in crate::fetch) fn into_error(self, host: String) -> Error {
         match self {
             Self::Unknown => Error::UnknownHost { host },
-            Self::Failed(reason) => Error::Resolve { host, reason },
-            Self::Refused { address, class } => Error::Address { host, address, class },
+            Self::Failed(reason) => NoAnswer::Resolve { host, reason }.into(),
+            Self::Refused { address, class } => Refusal::Address { host, address, class }.into(),
         }
     }
 }
 
 impl GuardedResolver {
-    /// A resolver that asks `name_servers`, or the system's when there are none, and gives up before `limit`.
+    /// Asks `name_servers`, or the system's where there are none, and gives up before `limit`.
     pub(in crate::fetch) fn new(guard: Arc<Guard>, name_servers: &[SocketAddr], limit: Duration) -> Self {
         let resolver =
             build(name_servers, limit).map_err(|error| format!("this machine has no usable resolver: {error}"));
@@ -129,7 +128,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::fetch::Settings;
+    use crate::fetch::settings::Settings;
 
     fn admit(addresses: &[&str]) -> Result<Vec<String>, Unresolved> {
         let guard = Guard::new(&Settings::default()).unwrap();

@@ -4,31 +4,30 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::fetch::Error;
-use crate::fetch::limits::memory::{Budget, Share};
+use crate::fetch::error::Error;
+use crate::fetch::limits::memory::{MemoryBudget, Reservation};
 
-/// The least room that is made at a time.
-const LEAST_ROOM: usize = 64 << 10;
-/// The most room that is made ahead of what has come.
-const MOST_AHEAD: usize = 4 << 20;
+/// The least that the capacity grows by at a time.
+const MIN_GROWTH: usize = 64 << 10;
+/// The most capacity ahead of the bytes that have arrived.
+const MAX_GROWTH: usize = 4 << 20;
 
-/// A growing body. The bytes go before the share that counts them.
-pub(in crate::fetch) struct Held {
+/// A growing body. The fields drop in order: the bytes before the reservation that counts them.
+pub(in crate::fetch) struct Body {
     bytes: Vec<u8>,
-    /// The most that is taken.
     limit: u64,
-    /// The most that can still be meant to come.
+    /// The announced length, else the limit.
     expected: u64,
-    share: Share,
+    reservation: Reservation,
 }
 
-impl Held {
+impl Body {
     /// An empty body that takes at most `limit` bytes.
-    pub(in crate::fetch) fn new(limit: u64, budget: &Arc<Budget>) -> Self {
-        Self { bytes: Vec::new(), limit, expected: limit, share: budget.share() }
+    pub(in crate::fetch) fn new(limit: u64, budget: &Arc<MemoryBudget>) -> Self {
+        Self { bytes: Vec::new(), limit, expected: limit, reservation: budget.reservation() }
     }
 
-    /// Notes what the sender announces, or refuses it at once. Nothing is reserved for it.
+    /// Records the announced length, or refuses it at once. Reserves nothing.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -40,7 +39,7 @@ impl Held {
         Ok(())
     }
 
-    /// Appends a piece. Waits where there is no memory for it.
+    /// Appends a piece. Waits while there is no memory for it.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -50,32 +49,31 @@ impl Held {
             return Err(Error::TooLarge { limit: self.limit });
         }
         if needed > self.bytes.capacity() {
-            self.make_room(needed).await;
+            self.grow(needed).await;
         }
         self.bytes.extend_from_slice(piece);
         Ok(())
     }
 
-    /// Doubles while that is little, so that few bytes are moved often.
-    async fn make_room(&mut self, needed: usize) {
+    /// Doubles a small body, so that its bytes are not moved too often; a large one grows by a fixed step.
+    async fn grow(&mut self, needed: usize) {
         let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
-        let ahead = length.clamp(LEAST_ROOM, MOST_AHEAD);
+        let ahead = length.clamp(MIN_GROWTH, MAX_GROWTH);
         let expected = usize::try_from(self.expected).unwrap_or(usize::MAX);
         let room = (length + ahead).min(expected).max(needed);
-        self.share.grow(room - capacity).await;
+        self.reservation.grow(room - capacity).await;
         self.bytes.reserve_exact(room - length);
     }
 
-    /// The whole body.
     pub(in crate::fetch) fn finish(mut self) -> Bytes {
         self.bytes.shrink_to_fit();
-        self.share.shrink_to(self.bytes.capacity());
-        self.share.metrics().fetched(self.bytes.len() as u64);
+        self.reservation.shrink_to(self.bytes.capacity());
+        self.reservation.metrics().fetched(self.bytes.len() as u64);
         Bytes::from_owner(self)
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -92,25 +90,25 @@ mod tests {
 
     const LIMIT: usize = 32 << 20;
 
-    /// Pushes so many bytes in small pieces; the most that was held for one byte that had come.
-    fn fill(body: &mut Held, bytes: usize, metrics: &Metrics) {
+    /// Pushes so many bytes in small pieces, and checks how much is held for those that have arrived.
+    fn fill(body: &mut Body, bytes: usize, metrics: &Metrics) {
         let piece = vec![7; 10_000];
         while body.bytes.len() < bytes {
             let length = piece.len().min(bytes - body.bytes.len());
             body.push(&piece[..length]).now_or_never().unwrap().unwrap();
-            let (came, held) = (body.bytes.len(), metrics.held_bytes() as usize);
+            let (arrived, held) = (body.bytes.len(), metrics.held_bytes() as usize);
             assert_eq!(held, body.bytes.capacity());
-            let most = (2 * came).max(came + LEAST_ROOM).min(came + MOST_AHEAD).min(LIMIT);
-            assert!(held <= most, "{held} bytes held where {came} have come");
+            let most = (2 * arrived).max(arrived + MIN_GROWTH).min(arrived + MAX_GROWTH).min(LIMIT);
+            assert!(held <= most, "{held} bytes held where {arrived} have arrived");
         }
     }
 
     #[test]
-    fn never_much_more_is_held_than_has_come_and_in_the_end_no_more() {
+    fn little_more_is_held_than_has_arrived_and_no_more_in_the_end() {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());
-        let budget = Arc::new(Budget::new(LIMIT as u64, Arc::clone(&metrics)));
+        let budget = Arc::new(MemoryBudget::new(LIMIT as u64, Arc::clone(&metrics)));
         for (length, announced) in [(1, true), (1, false), (123_456, true), (123_456, false), (LIMIT, false)] {
-            let mut body = Held::new(LIMIT as u64, &budget);
+            let mut body = Body::new(LIMIT as u64, &budget);
             if announced {
                 body.announce(length as u64).unwrap();
             }

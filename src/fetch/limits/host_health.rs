@@ -1,226 +1,240 @@
-//! How a host has been doing lately: how many may ask it at once, and whether it is worth waiting for. Pure: the time comes
-//! from outside.
+//! How many requests a host may have at once, and whether waiting for it makes sense, judged by its recent requests. Pure: the
+//! time is an argument.
 //!
-//! A worker has a fixed number of messages in hand. Those that are with one slow host, or wait for it, are missing to all the
-//! others, so both have to be bounded, by how the host does rather than by numbers alone:
+//! A worker has a fixed number of messages in flight. Those that wait for one slow host, or are being answered by it, are
+//! missing to all the other hosts. Fixed numbers cannot bound both, so the bounds follow how the host does:
 //!
-//! - A host earns its turns: a few at first, one more with each answer, half as many after each that took long and brought
-//!   nothing. A host that drips never holds more than a few messages; a quick one has all its turns after two round trips.
-//! - No more fetches wait for a host than it has lately served: by Little's law, they wait about as long as "lately" is. A
-//!   quick object store may have any number waiting; a host that drips has none. What is turned away goes to a retry queue,
-//!   and nobody is blamed for that.
-//! - A host whose turns brought nothing one after the other has failed. One fetch at a time tries whether it recovers, and the
-//!   others are told so, which is neither their fault nor a try of theirs.
+//! - A host earns its request limit: a few at first, one more with each answer, half as many after each slow failure. A host
+//!   that drips never holds more than a few messages; a quick one has its full limit after two round trips.
+//! - No more fetches wait for a host than it has answered lately: by Little's law, they wait about as long as "lately" is. A
+//!   quick object store may have any number waiting; a host that drips has none. Further fetches are deferred to a retry
+//!   queue, which counts as no failure.
+//! - A host that failed several requests in a row has failed. One fetch at a time tries whether it has recovered. The others are
+//!   refused at once, which counts neither as their failure nor as an attempt.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Turns of a host that has not answered yet.
-const FIRST_TURNS: usize = 4;
-/// "Lately" is the present one of these and the one before.
-const LATELY: Duration = Duration::from_secs(2);
-/// How long anyone may wait after the last free turn was taken: a host that has just got much to do had no time to serve.
+/// Requests at once at a host that has not answered yet.
+const INITIAL_LIMIT: usize = 4;
+/// "Lately" is the present span and the one before.
+const SPAN: Duration = Duration::from_secs(2);
+/// How long every fetch may wait after the last free slot was taken: a host that has just got many requests had no time to
+/// answer.
 const GRACE: Duration = Duration::from_secs(1);
-/// A turn that brought nothing counts only if it took so long: a quick refusal holds nobody up.
-const LONG: Duration = Duration::from_secs(2);
-/// Fruitless turns in a row after which a host has failed.
+/// A failure counts only if it took so long: a quick one holds up no message.
+const SLOW: Duration = Duration::from_secs(2);
+/// Slow failures in a row after which a host has failed.
 const FAILED_AFTER: u32 = 4;
-/// How long fruitless turns are remembered when nobody asks for the host: longer than messages wait for their retry.
-const MEMORY: Duration = Duration::from_mins(5);
+/// How long failures are remembered while the host is not asked for: longer than messages wait for their retry.
+const REMEMBERED: Duration = Duration::from_mins(5);
 
-/// What a host has done.
+/// The recent requests of one host.
 #[derive(Debug)]
-pub(in crate::fetch) struct Pace {
-    /// How many turns it may have at once, and at most.
-    turns: usize,
-    most: usize,
+pub(in crate::fetch) struct HostHealth {
+    /// How many requests it may have at once.
+    limit: usize,
+    max_limit: usize,
     /// When the present span began.
-    span: Instant,
-    /// Turns that led to an answer in the present span, and in the one before.
-    served: [usize; 2],
-    /// Turns that took long and brought nothing, since the last answer.
-    fruitless: u32,
+    span_start: Instant,
+    /// Requests that were answered in the present span, and in the one before.
+    answered: [usize; 2],
+    /// Slow failures since the last answer.
+    consecutive_failures: u32,
     last_end: Instant,
-    /// When the last free turn was taken; `None` while one is free.
+    /// When the last free slot was taken; `None` while one is free.
     full_since: Option<Instant>,
 }
 
-/// What became of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fetch) enum Ending {
-    /// The host answered, if only that it refuses.
-    Answer,
-    /// It did not, or not to the end.
-    Nothing,
-    /// It was not the host that ended it.
-    Ours,
+pub(in crate::fetch) enum RequestOutcome {
+    /// The host answered, if only with a refusal.
+    Answered,
+    /// It did not answer, or not completely.
+    Failed,
+    /// The request was ended on this side.
+    Aborted,
 }
 
-/// What whoever wants a turn, or waits for one, should do.
+/// Whether a fetch may send a request to a host, or wait until it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fetch) enum Advice {
-    /// Take it, or wait for it.
-    Wait,
-    /// Come again later.
-    Later,
-    /// The host has failed: so many turns in a row brought nothing.
-    Failed(u32),
+pub(in crate::fetch) enum Admission {
+    Admitted,
+    /// Too many wait already: try again later.
+    Deferred,
+    /// The host has failed this many requests in a row.
+    HostFailed(u32),
 }
 
-impl Pace {
-    /// A host of which nothing is known, and its most turns at once.
-    pub(in crate::fetch) fn unknown(now: Instant, most: usize) -> Self {
-        let turns = FIRST_TURNS.min(most);
-        Self { turns, most, span: now, served: [0, 0], fruitless: 0, last_end: now, full_since: None }
-    }
-
-    /// How many may ask the host at once.
-    pub(in crate::fetch) fn turns(&self) -> usize {
-        self.turns
-    }
-
-    /// The advice for one before whom `serving` others have a turn and `ahead` others wait.
-    pub(in crate::fetch) fn advise(&mut self, now: Instant, serving: usize, ahead: usize) -> Advice {
-        if self.fruitless >= FAILED_AFTER {
-            return if serving + ahead < self.turns { Advice::Wait } else { Advice::Failed(self.fruitless) };
+impl HostHealth {
+    /// A host that has not been asked yet.
+    pub(in crate::fetch) fn new(now: Instant, max_limit: usize) -> Self {
+        Self {
+            limit: INITIAL_LIMIT.min(max_limit),
+            max_limit,
+            span_start: now,
+            answered: [0, 0],
+            consecutive_failures: 0,
+            last_end: now,
+            full_since: None,
         }
-        let fresh = self.full_since.is_none_or(|since| now.duration_since(since) < GRACE);
-        if fresh || ahead < self.lately(now) { Advice::Wait } else { Advice::Later }
     }
 
-    /// A turn began; so many are taken now.
-    pub(in crate::fetch) fn begin(&mut self, now: Instant, serving: usize) {
-        if serving >= self.turns {
+    /// How many requests the host may have at once.
+    pub(in crate::fetch) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// For a fetch with `running` requests and `ahead` waiting fetches before it.
+    pub(in crate::fetch) fn admission(&mut self, now: Instant, running: usize, ahead: usize) -> Admission {
+        if self.consecutive_failures >= FAILED_AFTER {
+            let is_trial = running + ahead < self.limit;
+            return if is_trial { Admission::Admitted } else { Admission::HostFailed(self.consecutive_failures) };
+        }
+        let in_grace = self.full_since.is_none_or(|since| now.duration_since(since) < GRACE);
+        if in_grace || ahead < self.answered_lately(now) { Admission::Admitted } else { Admission::Deferred }
+    }
+
+    /// A request was sent; with it, so many are running.
+    pub(in crate::fetch) fn request_started(&mut self, now: Instant, running: usize) {
+        if running >= self.limit {
             self.full_since.get_or_insert(now);
         }
     }
 
-    /// A turn ended that began at `since`; so many others have one or wait for one.
-    pub(in crate::fetch) fn end(&mut self, now: Instant, since: Instant, ending: Ending, others: usize) {
+    /// A request ended that was sent at `since`; so many others are running or waiting.
+    pub(in crate::fetch) fn request_ended(
+        &mut self,
+        now: Instant,
+        since: Instant,
+        outcome: RequestOutcome,
+        others: usize,
+    ) {
         self.last_end = now;
-        match ending {
-            Ending::Ours => {}
-            Ending::Nothing if now.duration_since(since) >= LONG => {
-                self.fruitless = self.fruitless.saturating_add(1);
-                self.turns = (self.turns / 2).max(1);
+        match outcome {
+            RequestOutcome::Aborted => {}
+            RequestOutcome::Failed if now.duration_since(since) >= SLOW => {
+                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                self.limit = (self.limit / 2).max(1);
             }
-            Ending::Nothing | Ending::Answer => {
-                self.fruitless = 0;
-                self.turns = (self.turns + 1).min(self.most);
-                self.lately(now);
-                self.served[0] += 1;
+            RequestOutcome::Failed | RequestOutcome::Answered => {
+                self.consecutive_failures = 0;
+                self.limit = (self.limit + 1).min(self.max_limit);
+                self.answered_lately(now);
+                self.answered[0] += 1;
             }
         }
-        if others < self.turns {
+        if others < self.limit {
             self.full_since = None;
         }
     }
 
-    /// Whether there is something to remember of a host that nobody asks for.
-    pub(in crate::fetch) fn matters(&self, now: Instant) -> bool {
-        self.fruitless > 0 && now.duration_since(self.last_end) < MEMORY
+    /// Whether an idle host has recent failures, which are to be remembered.
+    pub(in crate::fetch) fn has_recent_failures(&self, now: Instant) -> bool {
+        self.consecutive_failures > 0 && now.duration_since(self.last_end) < REMEMBERED
     }
 
-    /// How many were served lately.
-    fn lately(&mut self, now: Instant) -> usize {
-        let spans = now.duration_since(self.span).as_millis() / LATELY.as_millis();
+    fn answered_lately(&mut self, now: Instant) -> usize {
+        let spans = now.duration_since(self.span_start).as_millis() / SPAN.as_millis();
         if spans > 0 {
-            self.served = [0, if spans == 1 { self.served[0] } else { 0 }];
-            self.span += LATELY * u32::try_from(spans).unwrap_or(u32::MAX);
+            self.answered = [0, if spans == 1 { self.answered[0] } else { 0 }];
+            self.span_start += SPAN * u32::try_from(spans).unwrap_or(u32::MAX);
         }
-        self.served[0] + self.served[1]
+        self.answered[0] + self.answered[1]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Admission::{Admitted, Deferred, HostFailed};
+    use super::RequestOutcome::{Aborted, Answered, Failed};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const MOST: usize = 16;
+    const MAX_LIMIT: usize = 16;
 
-    /// A host all of whose turns are taken.
-    fn full(now: Instant) -> Pace {
-        let mut pace = Pace::unknown(now, MOST);
-        pace.begin(now, FIRST_TURNS);
-        pace
+    /// A host without a free slot.
+    fn full(now: Instant) -> HostHealth {
+        let mut health = HostHealth::new(now, MAX_LIMIT);
+        health.request_started(now, INITIAL_LIMIT);
+        health
     }
 
     #[test]
-    fn turns_are_earned_by_answers_and_lost_by_silence() {
+    fn the_limit_grows_with_answers_and_shrinks_with_slow_failures() {
         let now = Instant::now() + 60 * SECOND;
-        let mut pace = Pace::unknown(now, MOST);
+        let mut health = HostHealth::new(now, MAX_LIMIT);
         for expected in [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 16] {
-            assert_eq!(pace.turns(), expected);
-            pace.end(now, now - SECOND, Ending::Answer, 0);
+            assert_eq!(health.limit(), expected);
+            health.request_ended(now, now - SECOND, Answered, 0);
         }
-        pace.end(now, now - LONG, Ending::Ours, 0);
+        health.request_ended(now, now - SLOW, Aborted, 0);
         for expected in [16, 8, 4, 2, 1, 1] {
-            assert_eq!(pace.turns(), expected);
-            pace.end(now, now - LONG, Ending::Nothing, 0);
+            assert_eq!(health.limit(), expected);
+            health.request_ended(now, now - SLOW, Failed, 0);
         }
-        assert_eq!(Pace::unknown(now, 1).turns(), 1);
+        assert_eq!(HostHealth::new(now, 1).limit(), 1);
     }
 
     #[test]
-    fn as_many_may_wait_as_were_served_lately() {
+    fn as_many_may_wait_as_were_answered_lately() {
         let mut now = Instant::now();
-        let mut pace = full(now);
-        assert_eq!(pace.advise(now, 4, 1000), Advice::Wait, "it had no time to serve yet");
+        let mut health = full(now);
+        assert_eq!(health.admission(now, 4, 1000), Admitted, "it had no time to answer yet");
         now += GRACE;
-        assert_eq!(pace.advise(now, 4, 0), Advice::Later);
+        assert_eq!(health.admission(now, 4, 0), Deferred);
         for _ in 0..10 {
-            pace.end(now, now, Ending::Answer, MOST);
+            health.request_ended(now, now, Answered, MAX_LIMIT);
         }
-        assert_eq!((pace.advise(now, 14, 9), pace.advise(now, 14, 10)), (Advice::Wait, Advice::Later));
-        // A moment later they still count, two spans later no more.
-        now += LATELY;
-        assert_eq!(pace.advise(now, 14, 9), Advice::Wait);
-        now += LATELY;
-        assert_eq!(pace.advise(now, 14, 0), Advice::Later);
-        // A free turn may be taken, and gives a new grace to those behind it.
-        pace.end(now, now - SECOND, Ending::Ours, 13);
-        assert_eq!(pace.advise(now, 13, 0), Advice::Wait);
-        pace.begin(now, 14);
-        assert_eq!(pace.advise(now, 14, 3), Advice::Wait);
+        assert_eq!((health.admission(now, 14, 9), health.admission(now, 14, 10)), (Admitted, Deferred));
+        // One span later they still count, two spans later they do not.
+        now += SPAN;
+        assert_eq!(health.admission(now, 14, 9), Admitted);
+        now += SPAN;
+        assert_eq!(health.admission(now, 14, 0), Deferred);
+        // A free slot may be taken, and starts a new grace for the fetches behind it.
+        health.request_ended(now, now - SECOND, Aborted, 13);
+        assert_eq!(health.admission(now, 13, 0), Admitted);
+        health.request_started(now, 14);
+        assert_eq!(health.admission(now, 14, 3), Admitted);
     }
 
     #[test]
-    fn a_host_fails_when_turn_after_turn_brought_nothing_until_one_brings_something() {
+    fn a_host_has_failed_after_consecutive_failures_until_it_answers() {
         let now = Instant::now() + 60 * SECOND;
-        let mut pace = full(now - LONG);
+        let mut health = full(now - SLOW);
         for others in (1..FAILED_AFTER as usize).rev() {
-            pace.end(now, now - LONG, Ending::Nothing, others);
+            health.request_ended(now, now - SLOW, Failed, others);
         }
-        pace.end(now, now - LONG, Ending::Ours, 0);
-        assert_eq!(pace.advise(now, 0, 0), Advice::Wait);
-        pace.end(now, now - LONG, Ending::Nothing, 0);
-        assert_eq!((pace.advise(now, 0, 0), pace.advise(now, 0, 1)), (Advice::Wait, Advice::Failed(FAILED_AFTER)));
-        pace.end(now, now - SECOND, Ending::Nothing, 0);
-        assert_eq!(pace.advise(now, 1, 0), Advice::Wait, "a quick refusal is an answer too");
+        health.request_ended(now, now - SLOW, Aborted, 0);
+        assert_eq!(health.admission(now, 0, 0), Admitted);
+        health.request_ended(now, now - SLOW, Failed, 0);
+        assert_eq!((health.admission(now, 0, 0), health.admission(now, 0, 1)), (Admitted, HostFailed(FAILED_AFTER)));
+        health.request_ended(now, now - SECOND, Failed, 0);
+        assert_eq!(health.admission(now, 1, 0), Admitted, "a quick failure counts as an answer");
     }
 
     #[test]
-    fn only_trouble_is_remembered_and_not_for_ever() {
+    fn only_failures_are_remembered_and_not_for_ever() {
         let now = Instant::now() + 60 * SECOND;
-        let mut pace = Pace::unknown(now, MOST);
-        pace.end(now, now - LONG, Ending::Answer, 0);
-        assert!(!pace.matters(now));
-        pace.end(now, now - LONG, Ending::Nothing, 0);
-        assert!(pace.matters(now + MEMORY - SECOND) && !pace.matters(now + MEMORY));
+        let mut health = HostHealth::new(now, MAX_LIMIT);
+        health.request_ended(now, now - SLOW, Answered, 0);
+        assert!(!health.has_recent_failures(now));
+        health.request_ended(now, now - SLOW, Failed, 0);
+        assert!(health.has_recent_failures(now + REMEMBERED - SECOND) && !health.has_recent_failures(now + REMEMBERED));
     }
 
     #[test]
     fn counts_are_of_the_present_span_and_the_one_before() {
         let start = Instant::now();
-        let mut pace = Pace::unknown(start, MOST);
+        let mut health = HostHealth::new(start, MAX_LIMIT);
         let counts = [0, 1, 2, 3, 4, 5, 6].map(|seconds| {
             let now = start + seconds * SECOND;
-            pace.end(now, now, Ending::Answer, 0);
-            pace.lately(now)
+            health.request_ended(now, now, Answered, 0);
+            health.answered_lately(now)
         });
         assert_eq!(counts, [1, 2, 3, 4, 3, 4, 3]);
-        assert_eq!(pace.lately(start + 1000 * SECOND), 0);
+        assert_eq!(health.answered_lately(start + 1000 * SECOND), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Bounds on what is shared: turns at a host, time, memory, and the health of hosts and network.
+//! Bounds on what fetches share: requests at a host, time, memory; and the health of hosts and network.
 
 pub(super) mod body;
 pub(super) mod deadline;

@@ -1,24 +1,28 @@
-//! A brake for what would go round: where nearly every fetch is refused because its host is busy or has failed, there is nothing
-//! useful to do, and refusing quickly would only send the whole queue through the retry queues as fast as the broker goes.
+//! Slows refusals down while nearly every fetch is refused because its host is busy or has failed. Refusing at once would
+//! only send the whole queue through the retry queues as fast as the broker delivers.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many of the last 64 fetches must have been refused: nine in ten.
-const NEARLY_ALL: u32 = 58;
-/// The longest that a refusal is held back then. Drawn evenly, so that not all go on at once.
-const LONGEST: Duration = Duration::from_secs(5);
+use crate::backpressure::window::Window;
 
-/// What became of the last 64 fetches: a bit for each, set where it was refused.
+const WINDOW: usize = 64;
+/// So many of the window must have been refused: nine in ten.
+const NEARLY_ALL: usize = 58;
+/// The longest that a refusal is then delayed. Drawn evenly from zero, so that the delayed fetches do not continue all at once.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// Whether each of the last fetches was refused.
 #[derive(Debug, Default)]
-pub(in crate::fetch) struct Brake(Mutex<u64>);
+pub(in crate::fetch) struct Throttle(Mutex<Window<bool, WINDOW>>);
 
-impl Brake {
-    /// Records a fetch. How long its refusal should be held back.
+impl Throttle {
+    /// Records a fetch. Returns how long its refusal is to be delayed.
     pub(in crate::fetch) fn record(&self, refused: bool) -> Duration {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = *last << 1 | u64::from(refused);
-        if refused && last.count_ones() >= NEARLY_ALL { LONGEST.mul_f64(fastrand::f64()) } else { Duration::ZERO }
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push(refused);
+        let nearly_all = recent.count(|&refused| refused) >= NEARLY_ALL;
+        if refused && nearly_all { MAX_DELAY.mul_f64(fastrand::f64()) } else { Duration::ZERO }
     }
 }
 
@@ -29,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_where_nearly_all_is_refused_is_anything_held_back() {
-        let brake = Brake::default();
-        let held = |fetches: Range<u32>, refused: fn(u32) -> bool| {
-            fetches.filter(|&number| !brake.record(refused(number)).is_zero()).count()
+    fn refusals_are_delayed_only_while_nearly_all_fetches_are_refused() {
+        let throttle = Throttle::default();
+        let delayed = |fetches: Range<u32>, refused: fn(u32) -> bool| {
+            fetches.filter(|&number| !throttle.record(refused(number)).is_zero()).count()
         };
-        assert_eq!(held(0..1000, |number| number % 10 < 8), 0, "eight in ten are refused");
-        assert!(held(0..1000, |_| true) > 900);
-        assert_eq!(held(0..1000, |_| false), 0);
+        assert_eq!(delayed(0..1000, |number| number % 10 < 8), 0, "eight in ten are refused");
+        assert!(delayed(0..1000, |_| true) > 900);
+        assert_eq!(delayed(0..1000, |_| false), 0);
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use imgdex::fetch::access::address::special;
 use imgdex::fetch::access::guard::Guard;
-use imgdex::fetch::{Error, Settings};
+use imgdex::fetch::{Refusal, Settings};
 use ipnet::{IpNet, Ipv6Net};
 use url::{Host, Url};
 
@@ -157,7 +157,7 @@ fn is_refused_for_user_info(mut url: Url) {
         return;
     }
     match guard(&Settings::default()).check(&url) {
-        Err(error @ (Error::UserInfo | Error::Scheme { .. })) => {
+        Err(error @ (Refusal::UserInfo | Refusal::Scheme { .. })) => {
             assert!(!error.to_string().contains(SECRET), "{error}");
         }
         other => panic!("{url}: {other:?}"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use imgdex::fetch::{Error, Settings};
+use imgdex::fetch::{Error, Refusal, Settings};
 use url::Url;
 
 use super::Subject;
@@ -26,7 +26,7 @@ async fn a_file_is_read_only_where_that_is_allowed() {
     drop(bytes);
     assert_eq!(subject.metric("inflight_bytes"), 0);
     let error = Subject::new(Settings::default()).error(&url(&path)).await;
-    assert!(matches!(error, Error::LocalFile), "{error:?}");
+    assert!(matches!(error, Error::Refused(Refusal::LocalFile)), "{error:?}");
 }
 
 #[tokio::test]

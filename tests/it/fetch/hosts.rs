@@ -6,7 +6,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::future::join_all;
-use imgdex::fetch::{Error, Settings, Timeouts};
+use imgdex::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
 
 use super::{PATIENT, SHORT, Subject, reaching};
 use crate::support::http::{Act, WebHost, answer, send};
@@ -54,7 +54,7 @@ async fn loopback_is_refused_before_any_connection() {
     let host = WebHost::start(|_| send("200 OK", "", b"x")).await;
     let settings = Settings { allow_ports: vec![host.port()], ..Settings::default() };
     let error = Subject::new(settings).error(&host.url("/?token=secret")).await;
-    assert!(matches!(error, Error::Address { class: "a loopback address", .. }), "{error:?}");
+    assert!(matches!(error, Error::Refused(Refusal::Address { class: "a loopback address", .. })), "{error:?}");
     assert_eq!(host.connections(), 0);
 }
 
@@ -85,7 +85,7 @@ async fn each_phase_has_its_own_limit() {
         let subject = Subject::new(Settings { timeouts, ..reaching(&[&host]) });
         let error = subject.error(&host.url("/?key=secret")).await;
         assert!(
-            matches!(error, Error::Timeout { phase, limit, .. } if phase == expected && limit == SHORT),
+            matches!(error, Error::NoAnswer(NoAnswer::Timeout { phase, limit, .. }) if phase == expected && limit == SHORT),
             "{expected}: {error:?}"
         );
         assert_eq!(host.requests().len(), 1, "a slow host is not tried again at once");
@@ -100,7 +100,7 @@ async fn a_stalled_tls_handshake_is_a_time_out_of_the_connection() {
     let mut url = host.url("/");
     url.set_scheme("https").unwrap();
     let error = subject.error(&url).await;
-    assert!(matches!(error, Error::Timeout { phase: "connection", .. }), "{error:?}");
+    assert!(matches!(error, Error::NoAnswer(NoAnswer::Timeout { phase: "connection", .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_refused_connection_is_tried_twice() {
     let port = socket.local_addr().unwrap().port();
     let subject = Subject::new(Settings { allow_ports: vec![port], ..reaching(&[]) });
     let error = subject.error(&format!("http://127.0.0.1:{port}/?key=secret").parse().unwrap()).await;
-    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    assert!(matches!(error, Error::NoAnswer(NoAnswer::Connect { .. })), "{error:?}");
     assert_eq!(subject.metric("retries_total{cause=\"fetch_connect\"}"), 1);
 }
 
@@ -147,7 +147,7 @@ async fn a_wrong_content_length_is_cut_or_refused() {
     let subject = Subject::new(reaching(&[&host]));
     for path in ["/promises-more", "/contradicts-itself"] {
         let error = subject.error(&host.url(path)).await;
-        assert!(matches!(error, Error::Broken { .. }), "{path}: {error:?}");
+        assert!(matches!(error, Error::NoAnswer(NoAnswer::Broken { .. })), "{path}: {error:?}");
     }
     assert_eq!(&subject.get(&host.url("/sends-more")).await.unwrap()[..], b"image");
 }
@@ -174,7 +174,7 @@ async fn compressed_bodies_are_limited_by_what_they_unpack_to() {
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
     for path in ["/cut", "/lie"] {
         let error = subject.error(&host.url(path)).await;
-        assert!(matches!(error, Error::Broken { .. }), "{path}: {error:?}");
+        assert!(matches!(error, Error::NoAnswer(NoAnswer::Broken { .. })), "{path}: {error:?}");
     }
     for (path, expected) in [("/brotli", "br"), ("/twice", "gzip, gzip")] {
         let error = subject.error(&host.url(path)).await;
@@ -197,7 +197,7 @@ async fn what_is_not_http_is_a_broken_transfer() {
     for acts in cases {
         let host = WebHost::start(move |_| acts.clone()).await;
         let error = Subject::new(reaching(&[&host])).error(&host.url("/?key=secret")).await;
-        assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+        assert!(matches!(error, Error::NoAnswer(NoAnswer::Broken { .. })), "{error:?}");
     }
 }
 
@@ -213,7 +213,7 @@ async fn a_reset_is_tried_again_once() {
     assert_eq!(&subject.get(&host.url("/recovers")).await.unwrap()[..], b"image");
     assert_eq!((host.requests().len(), subject.metric("retries_total{cause=\"fetch_broken\"}")), (2, 1));
     let error = subject.error(&host.url("/never")).await;
-    assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+    assert!(matches!(error, Error::NoAnswer(NoAnswer::Broken { .. })), "{error:?}");
     assert_eq!(host.requests().len(), 4);
 }
 
@@ -284,7 +284,7 @@ async fn a_slow_host_delays_no_other_host() {
         _ = join_all((0..20).map(|_| subject.get(&slow))) => panic!("the slow host answered"),
         result = subject.get(&quick) => match result {
             // 127.0.0.2 reaches no listener on 127.0.0.1: the refusal shows that the request was made.
-            Err(Error::Connect { .. }) => {}
+            Err(Error::NoAnswer(NoAnswer::Connect { .. })) => {}
             other => panic!("{other:?}"),
         },
     }

@@ -41,7 +41,7 @@ struct Subject {
 impl Subject {
     fn new(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());
-        Self { fetcher: Fetcher::new(settings, Arc::clone(&metrics)).unwrap(), metrics }
+        Self { fetcher: Fetcher::new(&settings, Arc::clone(&metrics)).unwrap(), metrics }
     }
 
     async fn get(&self, url: &Url) -> Result<Bytes, Error> {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use imgdex::fetch::{Error, Settings, Timeouts};
+use imgdex::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
 use url::Url;
 
 use super::{PATIENT, SHORT, Subject, reaching};
@@ -29,7 +29,7 @@ async fn a_name_that_changes_its_address_is_checked_again() {
     let url = url("rebinding.example", &host);
     assert_eq!(&subject.get(&url).await.unwrap()[..], b"image");
     match subject.error(&url).await {
-        Error::Address { host, address, class } => {
+        Error::Refused(Refusal::Address { host, address, class }) => {
             assert_eq!((host.as_str(), address, class), ("rebinding.example", METADATA.into(), "a link-local address"));
         }
         other => panic!("{other:?}"),
@@ -62,7 +62,7 @@ async fn an_unknown_name_is_another_error_than_a_failing_name_server() {
     assert_eq!(names.asked("gone.example"), 1, "a definite answer is not asked for again");
     for name in ["failing.example", "silent.example", "empty.example"] {
         let error = subject.error(&url(name, &host)).await;
-        assert!(matches!(&error, Error::Resolve { host, .. } if host == name), "{name}: {error:?}");
+        assert!(matches!(&error, Error::NoAnswer(NoAnswer::Resolve { host, .. }) if host == name), "{name}: {error:?}");
     }
     assert_eq!(subject.metric("retries_total{cause=\"fetch_resolve\"}"), 3);
 }
@@ -75,7 +75,10 @@ async fn localhost_is_loopback_with_any_name_server() {
     let subject = Subject::new(Settings { allow_nets: Vec::new(), ..settings.clone() });
     for name in ["localhost", "LOCALHOST.", "images.localhost"] {
         let error = subject.error(&url(name, &host)).await;
-        assert!(matches!(error, Error::Address { class: "a loopback address", .. }), "{name}: {error:?}");
+        assert!(
+            matches!(error, Error::Refused(Refusal::Address { class: "a loopback address", .. })),
+            "{name}: {error:?}"
+        );
     }
     assert_eq!(host.connections(), 0);
     assert_eq!(&Subject::new(settings).get(&url("localhost", &host)).await.unwrap()[..], b"image");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use imgdex::fetch::{Error, Settings};
+use imgdex::fetch::{Error, Refusal, Settings};
 use secrecy::SecretString;
 
 use super::{Subject, reaching};
@@ -61,12 +61,12 @@ async fn every_hop_passes_the_guard() {
     let refusal = async |target: &str| subject.error(&host.url(&format!("/?{target}"))).await;
     for target in ["http://169.254.169.254/latest/", "http://[::1]/", "//127.0.0.2/", "http://0x0a000001/"] {
         let error = refusal(target).await;
-        assert!(matches!(error, Error::Address { .. }), "{target}: {error:?}");
+        assert!(matches!(error, Error::Refused(Refusal::Address { .. })), "{target}: {error:?}");
     }
-    assert!(matches!(refusal("file:///etc/passwd").await, Error::Scheme { .. }));
-    assert!(matches!(refusal("http://user:secret@example.com/").await, Error::UserInfo));
-    assert!(matches!(refusal("http://127.0.0.1:1/").await, Error::Port { port: 1 }));
-    assert!(matches!(refusal("https://x.denied.example/").await, Error::Host { .. }));
+    assert!(matches!(refusal("file:///etc/passwd").await, Error::Refused(Refusal::Scheme { .. })));
+    assert!(matches!(refusal("http://user:secret@example.com/").await, Error::Refused(Refusal::UserInfo)));
+    assert!(matches!(refusal("http://127.0.0.1:1/").await, Error::Refused(Refusal::Port { port: 1 })));
+    assert!(matches!(refusal("https://x.denied.example/").await, Error::Refused(Refusal::Host { .. })));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use imgdex::fetch::{Error, Fetcher, Settings};
+use imgdex::fetch::{Error, Fetcher, NoAnswer, Settings};
 use imgdex::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -67,7 +67,7 @@ async fn a_certificate_is_trusted_only_with_its_authority() {
     let settings = host.trusting(&[]);
     let without_authority = Subject::new(Settings { ca_file: None, ..settings.clone() });
     match without_authority.error(&host.url()).await {
-        Error::Connect { reason, .. } => assert!(reason.contains("certificate"), "{reason}"),
+        Error::NoAnswer(NoAnswer::Connect { reason, .. }) => assert!(reason.contains("certificate"), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(&Subject::new(settings).get(&host.url()).await.unwrap()[..], b"image");
@@ -94,7 +94,7 @@ async fn an_unusable_authority_file_is_named() {
     std::fs::write(&empty, "no certificate").unwrap();
     for path in [empty, folder.path().join("missing.pem")] {
         let settings = Settings { ca_file: Some(path.clone()), ..Settings::default() };
-        let result = Fetcher::new(settings, Arc::new(Metrics::new("test", "test").unwrap()));
+        let result = Fetcher::new(&settings, Arc::new(Metrics::new("test", "test").unwrap()));
         let error = result.err().expect("an unusable authority");
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");

@@ -72,7 +72,7 @@ async fn a_host_that_hangs_up_while_we_wait_for_memory_is_not_counted_as_failed(
     })
     .await;
     let settings = Settings { max_bytes: LARGEST as u64, max_bytes_held: LARGEST as u64, ..reaching(&[&host]) };
-    let subject = Subject::new(Settings { put_off: true, ..settings });
+    let subject = Subject::new(Settings { defer: true, ..settings });
     // One body uses the budget, one is beyond it, and both are held.
     let mut kept = Vec::new();
     for _ in 0..2 {
@@ -93,6 +93,6 @@ async fn a_host_that_hangs_up_while_we_wait_for_memory_is_not_counted_as_failed(
 async fn a_budget_smaller_than_one_image_is_refused() {
     let settings = Settings { max_bytes: 1001, max_bytes_held: 1000, ..Settings::default() };
     let metrics = std::sync::Arc::new(imgdex::metrics::Metrics::new("test", "test").unwrap());
-    let error = imgdex::fetch::Fetcher::new(settings, metrics).err().expect("it could not be used");
+    let error = imgdex::fetch::Fetcher::new(&settings, metrics).err().expect("it could not be used");
     assert!(error.to_string().contains("1000 bytes, which is less than one may have, 1001"), "{error}");
 }

@@ -6,12 +6,13 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use super::address;
-use crate::fetch::{Error, Settings, excerpt};
+use crate::excerpt::excerpt;
+use crate::fetch::error::{Error, MAX_QUOTE, Refusal};
+use crate::fetch::settings::Settings;
 
 /// The ports of http and https.
 const WEB_PORTS: [u16; 2] = [80, 443];
 
-/// The rules of one process.
 #[derive(Clone, Debug)]
 pub struct Guard {
     allow_nets: Vec<IpNet>,
@@ -21,8 +22,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Takes the rules out of the settings.
-    ///
     /// # Errors
     /// [`Error::Setup`] when an entry of the host lists is no host: an entry that can match nothing must not go unnoticed.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
@@ -34,26 +33,23 @@ impl Guard {
         })
     }
 
-    /// Checks all that a URL itself shows: scheme, user info, host, port, and the address where the host is one. The
-    /// address behind a name is checked when it is connected to, see [`Self::admit`].
-    ///
-    /// # Errors
-    /// The rule that refuses it.
-    pub fn check(&self, url: &Url) -> Result<(), Error> {
+    /// Checks all that the URL itself shows: scheme, user info, host, port, and the address where the host is one. The
+    /// address behind a name is checked by [`Self::admit`] when it is connected to.
+    pub fn check(&self, url: &Url) -> Result<(), Refusal> {
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Error::Scheme { scheme: excerpt(url.scheme()) });
+            return Err(Refusal::Scheme { scheme: excerpt(url.scheme(), MAX_QUOTE) });
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Error::UserInfo);
+            return Err(Refusal::UserInfo);
         }
-        let host = bare(url.host().ok_or(Error::NoHost)?.to_owned());
+        let host = bare(url.host().ok_or(Refusal::NoHost)?.to_owned());
         let listed = |list: &[Host]| list.iter().any(|entry| covers(entry, &host));
         if listed(&self.deny_hosts) || !(self.allow_hosts.is_empty() || listed(&self.allow_hosts)) {
-            return Err(Error::Host { host: host.to_string() });
+            return Err(Refusal::Host { host: host.to_string() });
         }
         let port = url.port_or_known_default().unwrap_or_default();
         if !WEB_PORTS.contains(&port) && !self.allow_ports.contains(&port) {
-            return Err(Error::Port { port });
+            return Err(Refusal::Port { port });
         }
         // The HTTP client asks its resolver for names only, so a literal address has to be checked here.
         let literal = match host {
@@ -61,13 +57,13 @@ impl Guard {
             Host::Ipv4(address) => IpAddr::V4(address),
             Host::Ipv6(address) => IpAddr::V6(address),
         };
-        self.admit(literal).map_err(|class| Error::Address { host: literal.to_string(), address: literal, class })
+        self.admit(literal).map_err(|class| Refusal::Address { host: literal.to_string(), address: literal, class })
     }
 
     /// Whether this address may be connected to.
     ///
     /// # Errors
-    /// What kind of address it is.
+    /// The kind of address, as [`address::special`] names it.
     pub fn admit(&self, address: IpAddr) -> Result<(), &'static str> {
         let Some(class) = address::special(address) else { return Ok(()) };
         let translated = match address {

@@ -6,13 +6,13 @@ fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|&entry| entry.to_owned()).collect()
 }
 
-fn check(settings: &Settings, url: &str) -> Result<(), Error> {
+fn check(settings: &Settings, url: &str) -> Result<(), Refusal> {
     Guard::new(settings).unwrap().check(&Url::parse(url).unwrap())
 }
 
 fn refused_address(url: &str) -> IpAddr {
     match check(&Settings::default(), url) {
-        Err(Error::Address { address, .. }) => address,
+        Err(Refusal::Address { address, .. }) => address,
         other => panic!("{url}: {other:?}"),
     }
 }
@@ -22,17 +22,17 @@ fn only_http_and_https() {
     for url in
         ["ftp://example.com/a", "file:///etc/passwd", "gopher://example.com/", "data:image/png,x", "ws://example.com"]
     {
-        assert!(matches!(check(&Settings::default(), url), Err(Error::Scheme { .. })), "{url}");
+        assert!(matches!(check(&Settings::default(), url), Err(Refusal::Scheme { .. })), "{url}");
     }
     check(&Settings::default(), "http://example.com/a").unwrap();
     check(&Settings::default(), "HTTPS://example.com/a").unwrap();
 }
 
 #[test]
-fn user_info_is_refused_and_not_repeated() {
+fn user_info_is_refused_and_not_quoted() {
     for url in ["http://user@example.com/", "http://user:secret@example.com/", "http://:secret@example.com/"] {
         let error = check(&Settings::default(), url).unwrap_err();
-        assert!(matches!(error, Error::UserInfo), "{url}: {error:?}");
+        assert!(matches!(error, Refusal::UserInfo), "{url}: {error:?}");
         assert!(!error.to_string().contains("secret"));
     }
 }
@@ -45,11 +45,11 @@ fn ports_80_and_443_unless_allowed() {
     }
     for port in [0, 22, 6379, 8080, 9000, 9200] {
         let url = format!("http://example.com:{port}/");
-        assert!(matches!(check(&Settings::default(), &url), Err(Error::Port { port: found }) if found == port));
+        assert!(matches!(check(&Settings::default(), &url), Err(Refusal::Port { port: found }) if found == port));
     }
     check(&allowing, "http://example.com:9000/").unwrap();
     check(&allowing, "http://example.com/").unwrap();
-    assert!(matches!(check(&allowing, "http://example.com:9001/"), Err(Error::Port { .. })));
+    assert!(matches!(check(&allowing, "http://example.com:9001/"), Err(Refusal::Port { .. })));
 }
 
 #[test]
@@ -139,14 +139,14 @@ fn host_lists_match_suffixes_on_label_boundaries() {
         "example.org",
     ] {
         let error = check(&settings, &format!("http://{host}/")).unwrap_err();
-        assert!(matches!(error, Error::Host { .. }), "{host}: {error:?}");
+        assert!(matches!(error, Refusal::Host { .. }), "{host}: {error:?}");
     }
 }
 
 #[test]
 fn an_allowed_host_name_does_not_open_its_address() {
     let settings = Settings { allow_hosts: strings(&["127.0.0.1"]), ..Settings::default() };
-    assert!(matches!(check(&settings, "http://127.0.0.1/"), Err(Error::Address { .. })));
+    assert!(matches!(check(&settings, "http://127.0.0.1/"), Err(Refusal::Address { .. })));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who may send a request now: so many per host, so many in all.
+//! Which fetch may send a request now: so many per host, so many in all.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,154 +7,155 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use crate::fetch::Error;
-use crate::fetch::limits::host_health::{Advice, Ending, Pace};
+use crate::backpressure::semaphore::{Permit, ResizableSemaphore};
+use crate::fetch::error::Error;
+use crate::fetch::limits::host_health::{Admission, HostHealth, RequestOutcome};
 
-/// How often whoever waits asks whether that is still advised.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How many hosts there may be before those that have become forgettable are looked for.
+/// How often a waiting fetch checks whether it is still admitted.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// With more hosts than this, those that need no entry any more are looked for.
 const FEW_HOSTS: usize = 1000;
 
-/// The limits, and the hosts that are being asked at this moment.
-pub(in crate::fetch) struct Turns {
-    /// Whether who would wait for long is turned away.
-    put_off: bool,
+/// Limits the requests of all fetches of a process.
+pub(in crate::fetch) struct RequestLimiter {
+    /// Whether fetches that would wait for long are refused.
+    defer: bool,
     hosts: Arc<Mutex<Hosts>>,
     all: Arc<Semaphore>,
 }
 
-/// Only hosts that someone waits for or talks to, and those whose trouble is remembered for a while: a crawl over millions
-/// of hosts does not grow it.
+/// Holds only hosts with running or waiting fetches, and hosts with recent failures: a crawl over millions of hosts does not
+/// grow it.
 struct Hosts {
-    per_host: usize,
+    max_per_host: usize,
     by_name: HashMap<String, Host>,
-    tickets: u64,
+    last_ticket: u64,
 }
 
 struct Host {
-    /// Has as many permits, taken or free, as `permits` says: what the pace allows, once turns that are too many have ended.
-    turns: Arc<Semaphore>,
-    permits: usize,
-    serving: usize,
-    /// The tickets of those that wait, in order of their arrival.
+    /// As large as the limit of `health`.
+    slots: ResizableSemaphore,
+    running: usize,
+    /// The numbers of the waiting tickets, in order of arrival.
     waiting: BTreeSet<u64>,
-    pace: Pace,
+    health: HostHealth,
 }
 
-/// A turn, over when dropped.
-pub(in crate::fetch) struct Turn {
+/// One request may be sent; ends when dropped.
+pub(in crate::fetch) struct RequestPermit {
     _of_all: Option<OwnedSemaphorePermit>,
-    place: Place,
+    ticket: Ticket,
 }
 
-/// A place at a host, waiting or served.
-struct Place {
+/// A fetch in the entry of its host: waiting, or with a running request. Leaves when dropped.
+struct Ticket {
     hosts: Arc<Mutex<Hosts>>,
     host: String,
-    ticket: u64,
-    /// The turn; `None` while waiting.
-    served: Option<Served>,
+    number: u64,
+    /// `None` while waiting.
+    running: Option<Running>,
 }
 
-struct Served {
+struct Running {
     since: Instant,
-    permit: Option<OwnedSemaphorePermit>,
-    ending: Ending,
+    _permit: Permit,
+    outcome: RequestOutcome,
 }
 
-impl Turns {
-    /// At least one at a time, whatever is asked for: with none, nothing would ever be fetched.
-    pub(in crate::fetch) fn new(per_host: usize, all: usize, put_off: bool) -> Self {
-        let [per_host, all] = [per_host, all].map(|turns| turns.clamp(1, Semaphore::MAX_PERMITS));
-        let hosts = Hosts { per_host, by_name: HashMap::new(), tickets: 0 };
-        Self { put_off, hosts: Arc::new(Mutex::new(hosts)), all: Arc::new(Semaphore::new(all)) }
+impl RequestLimiter {
+    /// Limits below one are taken as one: with none, nothing would ever be fetched.
+    pub(in crate::fetch) fn new(max_per_host: usize, max_in_all: usize, defer: bool) -> Self {
+        let [max_per_host, max_in_all] = [max_per_host, max_in_all].map(|max| max.clamp(1, Semaphore::MAX_PERMITS));
+        let hosts = Hosts { max_per_host, by_name: HashMap::new(), last_ticket: 0 };
+        Self { defer, hosts: Arc::new(Mutex::new(hosts)), all: Arc::new(Semaphore::new(max_in_all)) }
     }
 
-    /// Waits for a turn at a host. The host's permit comes first, so that whoever waits for a slow host keeps nothing from
-    /// the others.
+    /// Waits until a request may be sent to a host. The host's slot is taken first, so that a fetch that waits for a slow host
+    /// takes nothing from the other hosts.
     ///
     /// # Errors
-    /// [`Error::Busy`] and [`Error::Failing`], where those that would wait for long are put off.
-    pub(in crate::fetch) async fn take(&self, host: &str) -> Result<Turn, Error> {
-        let (turns, mut place) = self.enter(host);
+    /// [`Error::Busy`] and [`Error::Failing`], where fetches that would wait for long are deferred.
+    pub(in crate::fetch) async fn acquire(&self, host: &str) -> Result<RequestPermit, Error> {
+        let (slot, mut ticket) = self.enter(host);
         let permits = async {
-            // The semaphores are never closed, which is the only way to get no permit.
-            let of_host = turns.acquire_owned().await.ok();
-            (of_host, Arc::clone(&self.all).acquire_owned().await.ok())
+            // The semaphore is never closed, which is the only way to get no permit.
+            (slot.await, Arc::clone(&self.all).acquire_owned().await.ok())
         };
         let mut permits = std::pin::pin!(permits);
         loop {
-            self.advise(&place)?;
+            self.check_admission(&ticket)?;
             tokio::select! {
                 biased;
-                (of_host, of_all) = &mut permits => {
-                    place.begin(of_host);
-                    return Ok(Turn { _of_all: of_all, place });
+                (slot, of_all) = &mut permits => {
+                    ticket.start(slot);
+                    return Ok(RequestPermit { _of_all: of_all, ticket });
                 }
-                () = sleep(LOOK_AGAIN) => {}
+                () = sleep(CHECK_INTERVAL) => {}
             }
         }
     }
 
-    fn enter(&self, name: &str) -> (Arc<Semaphore>, Place) {
+    /// Queues for a slot at the host. Returns the slot once it is free, and the ticket.
+    fn enter(&self, name: &str) -> (impl Future<Output = Permit> + use<>, Ticket) {
         let now = Instant::now();
         let mut hosts = lock(&self.hosts);
-        hosts.tickets += 1;
-        let (ticket, per_host) = (hosts.tickets, hosts.per_host);
-        let host = hosts.by_name.entry(name.to_owned()).or_insert_with(|| Host::new(now, per_host));
-        host.waiting.insert(ticket);
-        let place = Place { hosts: Arc::clone(&self.hosts), host: name.to_owned(), ticket, served: None };
-        (Arc::clone(&host.turns), place)
+        hosts.last_ticket += 1;
+        let (number, max_per_host) = (hosts.last_ticket, hosts.max_per_host);
+        let host = hosts.by_name.entry(name.to_owned()).or_insert_with(|| Host::new(now, max_per_host));
+        host.waiting.insert(number);
+        let ticket = Ticket { hosts: Arc::clone(&self.hosts), host: name.to_owned(), number, running: None };
+        (host.slots.acquire(), ticket)
     }
 
-    fn advise(&self, place: &Place) -> Result<(), Error> {
-        if !self.put_off {
+    fn check_admission(&self, ticket: &Ticket) -> Result<(), Error> {
+        if !self.defer {
             return Ok(());
         }
-        match place.advice() {
-            None | Some(Advice::Wait) => Ok(()),
-            Some(Advice::Later) => Err(Error::Busy { host: place.host.clone(), what: "a turn" }),
-            Some(Advice::Failed(turns)) => Err(Error::Failing { host: place.host.clone(), turns }),
+        match ticket.admission() {
+            Admission::Admitted => Ok(()),
+            Admission::Deferred => Err(Error::Busy { host: ticket.host.clone(), what: "a turn" }),
+            Admission::HostFailed(failures) => Err(Error::Failing { host: ticket.host.clone(), failures }),
         }
     }
 }
 
-impl Turn {
-    /// Ends the turn, and says what became of it.
-    pub(in crate::fetch) fn end(mut self, ending: Ending) {
-        if let Some(served) = &mut self.place.served {
-            served.ending = ending;
+impl RequestPermit {
+    /// Ends the request with its outcome. A permit that is only dropped counts as [`RequestOutcome::Aborted`].
+    pub(in crate::fetch) fn end(mut self, outcome: RequestOutcome) {
+        if let Some(running) = &mut self.ticket.running {
+            running.outcome = outcome;
         }
     }
 }
 
-impl Place {
-    fn advice(&self) -> Option<Advice> {
+impl Ticket {
+    fn admission(&self) -> Admission {
         let mut hosts = lock(&self.hosts);
-        let host = hosts.by_name.get_mut(&self.host)?;
-        let ahead = host.waiting.range(..self.ticket).count();
-        Some(host.pace.advise(Instant::now(), host.serving, ahead))
+        // The entry stays while it has a ticket.
+        let Some(host) = hosts.by_name.get_mut(&self.host) else { return Admission::Admitted };
+        let ahead = host.waiting.range(..self.number).count();
+        host.health.admission(Instant::now(), host.running, ahead)
     }
 
-    fn begin(&mut self, permit: Option<OwnedSemaphorePermit>) {
+    fn start(&mut self, permit: Permit) {
         let since = Instant::now();
-        self.served = Some(Served { since, permit, ending: Ending::Ours });
+        self.running = Some(Running { since, _permit: permit, outcome: RequestOutcome::Aborted });
         if let Some(host) = lock(&self.hosts).by_name.get_mut(&self.host) {
-            host.waiting.remove(&self.ticket);
-            host.serving += 1;
-            host.pace.begin(since, host.serving);
+            host.waiting.remove(&self.number);
+            host.running += 1;
+            host.health.request_started(since, host.running);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut hosts = lock(&self.hosts);
         if let Some(host) = hosts.by_name.get_mut(&self.host) {
-            host.waiting.remove(&self.ticket);
-            if let Some(served) = self.served.take() {
-                host.end(now, served);
+            host.waiting.remove(&self.number);
+            if let Some(running) = self.running.take() {
+                host.request_ended(now, running);
             }
             if !host.is_needed(now) {
                 hosts.by_name.remove(&self.host);
@@ -167,30 +168,21 @@ impl Drop for Place {
 }
 
 impl Host {
-    fn new(now: Instant, per_host: usize) -> Self {
-        let pace = Pace::unknown(now, per_host);
-        let permits = pace.turns();
-        Self { turns: Arc::new(Semaphore::new(permits)), permits, serving: 0, waiting: BTreeSet::new(), pace }
+    fn new(now: Instant, max_per_host: usize) -> Self {
+        let health = HostHealth::new(now, max_per_host);
+        Self { slots: ResizableSemaphore::new(health.limit()), running: 0, waiting: BTreeSet::new(), health }
     }
 
-    /// Ends a turn, and adds or withdraws permits as the pace then allows.
-    fn end(&mut self, now: Instant, Served { since, permit, ending }: Served) {
-        self.serving -= 1;
-        self.pace.end(now, since, ending, self.serving + self.waiting.len());
-        let allowed = self.pace.turns();
-        if self.permits > allowed
-            && let Some(permit) = permit
-        {
-            permit.forget();
-            self.permits -= 1;
-        }
-        self.permits -= self.turns.forget_permits(self.permits.saturating_sub(allowed));
-        self.turns.add_permits(allowed.saturating_sub(self.permits));
-        self.permits = self.permits.max(allowed);
+    /// The permit of `running` is released after the slots have their new number, so that it vanishes where they are too many.
+    fn request_ended(&mut self, now: Instant, running: Running) {
+        self.running -= 1;
+        self.health.request_ended(now, running.since, running.outcome, self.running + self.waiting.len());
+        self.slots.resize(self.health.limit());
+        drop(running);
     }
 
     fn is_needed(&self, now: Instant) -> bool {
-        self.serving > 0 || !self.waiting.is_empty() || self.pace.matters(now)
+        self.running > 0 || !self.waiting.is_empty() || self.health.has_recent_failures(now)
     }
 }
 
