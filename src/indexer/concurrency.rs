@@ -1,90 +1,54 @@
-//! How many requests may be on their way to the store at once: fewer while it has too much to do, then more again.
+//! How many bulk requests may be in flight at once: fewer while the store is overloaded, then more again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Additive increase, multiplicative decrease: halved at each answer that asks for less, one more after as many answers
-/// as there are places. Workers that share a store thereby come to equal shares of what it can do (Chiu and Jain,
-/// "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
-pub(super) struct Limit {
-    places: Arc<Semaphore>,
-    state: Arc<Mutex<State>>,
-    most: usize,
+use crate::backpressure::semaphore::{Permit, ResizableSemaphore};
+
+/// Additive increase, multiplicative decrease: halved at each response that asks for less, one more after as many successes
+/// as there are slots. Workers that share a store thereby come to equal shares of its capacity (Chiu and Jain, "Analysis of
+/// the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
+pub(super) struct ConcurrencyLimit {
+    slots: ResizableSemaphore,
+    max: usize,
+    /// Since the last change of the limit.
+    successes: Mutex<usize>,
 }
 
-struct State {
-    /// Places at this moment; at least one.
-    limit: usize,
-    /// Answers since the last change of the limit.
-    answers: usize,
-    /// Places that are taken and vanish when they become free.
-    surplus: usize,
-}
-
-/// A place, free again when dropped.
-pub(super) struct Place {
-    permit: Option<OwnedSemaphorePermit>,
-    state: Arc<Mutex<State>>,
-}
-
-impl Limit {
-    /// Starts with `most` places, and never has more.
-    pub(super) fn new(most: usize) -> Self {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS);
-        let state = State { limit: most, answers: 0, surplus: 0 };
-        Self { places: Arc::new(Semaphore::new(most)), state: Arc::new(Mutex::new(state)), most }
+impl ConcurrencyLimit {
+    /// Starts with `max` slots, and never has more.
+    pub(super) fn new(max: usize) -> Self {
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+        Self { slots: ResizableSemaphore::new(max), max, successes: Mutex::new(0) }
     }
 
-    /// Waits for a place; first come, first served.
-    pub(super) async fn place(&self) -> Place {
-        // The semaphore is never closed, which is the only way to get no permit.
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
-        Place { permit, state: Arc::clone(&self.state) }
+    /// Waits for a slot; first come, first served.
+    pub(super) async fn slot(&self) -> Permit {
+        self.slots.acquire().await
     }
 
-    /// The store took a request. Returns the places there are now.
-    pub(super) fn taken(&self) -> usize {
-        let mut state = lock(&self.state);
-        state.answers += 1;
-        if state.limit < self.most && state.answers >= state.limit {
-            state.limit += 1;
-            state.answers = 0;
-            if state.surplus > 0 {
-                state.surplus -= 1;
-            } else {
-                self.places.add_permits(1);
-            }
+    /// The store took a request. Returns the number of slots.
+    pub(super) fn succeeded(&self) -> usize {
+        let mut successes = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
+        *successes += 1;
+        let limit = self.slots.size();
+        if limit == self.max || *successes < limit {
+            return limit;
         }
-        state.limit
+        *successes = 0;
+        self.slots.resize(limit + 1);
+        limit + 1
     }
 
-    /// The store has too much to do. Returns the places there are now.
+    /// The store is overloaded. Returns the number of slots.
     pub(super) fn overloaded(&self) -> usize {
-        let mut state = lock(&self.state);
-        let fewer = (state.limit / 2).max(1);
-        let gone = state.limit - fewer;
-        state.surplus += gone - self.places.forget_permits(gone);
-        state.limit = fewer;
-        state.answers = 0;
-        fewer
+        let mut successes = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
+        *successes = 0;
+        let limit = (self.slots.size() / 2).max(1);
+        self.slots.resize(limit);
+        limit
     }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        if state.surplus > 0
-            && let Some(permit) = self.permit.take()
-        {
-            permit.forget();
-            state.surplus -= 1;
-        }
-    }
-}
-
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -94,50 +58,45 @@ mod tests {
 
     use super::*;
 
-    /// How many places can be taken now.
-    fn free(limit: &Limit) -> usize {
-        let mut places = Vec::new();
-        while let Some(place) = limit.place().now_or_never() {
-            places.push(place);
-        }
-        places.len()
+    fn free_slots(limit: &ConcurrencyLimit) -> usize {
+        std::iter::from_fn(|| limit.slot().now_or_never()).collect::<Vec<_>>().len()
     }
 
     #[test]
-    fn halves_down_to_one_and_grows_back_to_the_most() {
-        let limit = Limit::new(8);
+    fn halves_down_to_one_and_grows_back_to_the_maximum() {
+        let limit = ConcurrencyLimit::new(8);
         assert_eq!([(); 5].map(|()| limit.overloaded()), [4, 2, 1, 1, 1]);
-        assert_eq!(free(&limit), 1);
-        // One place more after one answer, then after two, three, ...
-        let grown: Vec<_> = (0..40).map(|_| limit.taken()).collect();
+        assert_eq!(free_slots(&limit), 1);
+        // One slot more after one success, then after two, three, ...
+        let grown: Vec<_> = (0..40).map(|_| limit.succeeded()).collect();
         assert_eq!(grown[..6], [2, 2, 3, 3, 3, 4]);
         assert_eq!(grown[39], 8);
-        assert_eq!(free(&limit), 8);
+        assert_eq!(free_slots(&limit), 8);
     }
 
     #[test]
-    fn places_that_are_taken_vanish_when_they_become_free() {
-        let limit = Limit::new(4);
-        let taken: Vec<_> = (0..4).map(|_| limit.place().now_or_never().unwrap()).collect();
+    fn slots_in_use_vanish_when_they_become_free() {
+        let limit = ConcurrencyLimit::new(4);
+        let slots: Vec<_> = (0..4).map(|_| limit.slot().now_or_never().unwrap()).collect();
         limit.overloaded();
         limit.overloaded();
-        assert_eq!(free(&limit), 0);
-        let mut taken = taken.into_iter();
+        assert_eq!(free_slots(&limit), 0);
+        let mut slots = slots.into_iter();
         for expected in [0, 0, 0, 1] {
-            drop(taken.next());
-            assert_eq!(free(&limit), expected);
+            drop(slots.next());
+            assert_eq!(free_slots(&limit), expected);
         }
     }
 
     #[test]
-    fn growing_again_takes_back_what_was_to_vanish() {
-        let limit = Limit::new(4);
-        let taken: Vec<_> = (0..4).map(|_| limit.place().now_or_never().unwrap()).collect();
+    fn growing_keeps_slots_that_were_to_vanish() {
+        let limit = ConcurrencyLimit::new(4);
+        let slots: Vec<_> = (0..4).map(|_| limit.slot().now_or_never().unwrap()).collect();
         limit.overloaded();
         for _ in 0..10 {
-            limit.taken();
+            limit.succeeded();
         }
-        drop(taken);
-        assert_eq!(free(&limit), 4);
+        drop(slots);
+        assert_eq!(free_slots(&limit), 4);
     }
 }

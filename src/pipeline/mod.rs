@@ -63,7 +63,7 @@ impl Pipeline {
         };
         let bytes = self.embedder.fetch(url).await?;
         let content = Content { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(&bytes)) };
-        if self.skip_unchanged && self.indexer.holds(&reference, &content.sha256).await? {
+        if self.skip_unchanged && self.indexer.is_unchanged(&reference, &content.sha256).await? {
             return Ok(Outcome::Unchanged);
         }
         let embedded = self.embedder.embed(bytes, Priority::Ingest).await?;

@@ -60,7 +60,7 @@ impl GateKeeper {
                 backoff.reset();
                 tokio::select! {
                     () = sleep(CHECK_INTERVAL) => {}
-                    () = self.breaker.doubted() => {}
+                    () = self.breaker.check_requested() => {}
                     () = self.fetcher.outage() => {}
                 }
             } else {
