@@ -49,7 +49,7 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// Most pixels of an image that waits for no memory: what it needs is counted for each permit.
+/// Images of at most this many pixels do not wait for memory: theirs is counted for each permit.
 const SMALL: u64 = 4_000_000;
 /// The unit of the memory for large images: a semaphore's permits are 32-bit numbers.
 const UNIT: u64 = 1 << 20;

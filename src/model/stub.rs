@@ -20,7 +20,6 @@ impl Stub {
     fn features(&self, pixels: &Pixels) -> Result<Embedding, Degenerate> {
         let size = pixels.size();
         let blocks = (self.dims / 2).isqrt();
-        let side = size / blocks;
         let mut sums = vec![0_u32; self.dims];
         for (y, row) in pixels.as_rgb().chunks_exact(size * 3).enumerate() {
             for (x, rgb) in row.chunks_exact(3).enumerate() {
@@ -30,7 +29,7 @@ impl Stub {
                 sums[2 * block + 1] += green + blue;
             }
         }
-        let samples = (2 * side * side) as f32;
+        let samples = (2 * (size / blocks).pow(2)) as f32;
         Embedding::normalize(sums.into_iter().map(|sum| 1.0 + sum as f32 / samples).collect())
     }
 }

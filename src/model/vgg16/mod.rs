@@ -268,3 +268,17 @@ impl Model for Vgg16 {
         Ok(features.into_iter().map(Embedding::normalize).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn another_input_size_is_refused() {
+        let manifest = Manifest { input_size: 336, ..Manifest::find("vgg16").unwrap() };
+        let weights = Loaded { path: PathBuf::new(), bytes: Vec::new(), sha256: String::new() };
+        let refused = Vgg16::new(weights, &manifest, &Compute::default()).err().unwrap();
+        assert_eq!(refused.to_string(), "the network takes images of 224 x 224 pixels, not 336 x 336");
+    }
+}

@@ -14,7 +14,7 @@ const ROUNDS: usize = 5_000_000;
 /// Measurements; the best counts.
 const TRIES: usize = 5;
 
-/// See [`super::peak`].
+/// See [`super::peak()`].
 pub(super) struct Peak<'a>(pub(super) &'a Threads);
 
 impl WithSimd for Peak<'_> {

@@ -76,7 +76,7 @@ pub(super) fn points_before(points: usize, inputs: usize, part: usize, tile: usi
     points * (inputs * tile + CACHE_LINE * part)
 }
 
-/// FirstConvolution step: inputs to points.
+/// First step: inputs to points.
 pub(super) struct ToPoints<'a, F, const M: usize, const A: usize> {
     source: Window<'a>,
     sites: &'a [TileSite],
@@ -112,8 +112,8 @@ impl<F: Algorithm<M, A>, const M: usize, const A: usize> WithSimd for ToPoints<'
             let before = points_before(A * A, inputs, part, tiles.start);
             let point = inputs * tiles.len() + CACHE_LINE;
             for block in blocks.clone() {
-                for (tile, place) in sites[tiles.clone()].iter().enumerate() {
-                    let offset = place.from + block * source.plane;
+                for (tile, site) in sites[tiles.clone()].iter().enumerate() {
+                    let offset = site.from + block * source.plane;
                     let from = source.floats.part(offset, (A - 1) * source.row + A * S::LANES);
                     let offset = before + (block * tiles.len() + tile) * S::LANES;
                     let to = points.part(offset, (A * A - 1) * point + S::LANES);
