@@ -15,7 +15,7 @@ pub struct VersionClock {
 }
 
 impl VersionClock {
-    pub fn next(&mut self) -> u64 {
+    pub fn next_version(&mut self) -> u64 {
         self.last = now_ms().max(self.last + 1);
         self.last
     }
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn versions_rise_even_within_a_millisecond() {
         let mut clock = VersionClock::default();
-        let versions: Vec<_> = (0..1000).map(|_| clock.next()).collect();
+        let versions: Vec<_> = (0..1000).map(|_| clock.next_version()).collect();
         assert!(versions[0] >= now_ms() - 60_000);
         assert!(versions.is_sorted_by(|a, b| a < b));
     }

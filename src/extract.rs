@@ -1,17 +1,22 @@
 //! The model on its own thread, behind one `async fn`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
-use std::{process, thread};
+use std::{io, process, thread};
 
 use tokio::runtime::Handle;
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::decode::pixels::Pixels;
+use crate::decode::preprocess::Sampling;
 use crate::embedding::{Degenerate, Embedding};
 use crate::metrics::Metrics;
-use crate::model::Model;
+use crate::model::compute::Compute;
+use crate::model::manifest::Manifest;
+use crate::model::{self, Model};
 
 pub use crate::model::MAX_BATCH;
 
@@ -50,7 +55,41 @@ struct Request {
     answer: oneshot::Sender<Result<Embedding, Error>>,
 }
 
+/// Why there is no model thread.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error("loading the model failed: {0}")]
+    Panicked(#[from] JoinError),
+    #[error("the model thread did not start: {0}")]
+    Thread(#[from] io::Error),
+}
+
 impl Extractor {
+    /// Loads a model with its weights from a folder, and starts its thread.
+    pub async fn load(
+        manifest: &Manifest,
+        folder: &Path,
+        compute: &Compute,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, LoadError> {
+        let (manifest, folder, compute) = (manifest.clone(), folder.to_owned(), *compute);
+        // Reading and checking the weights takes a while, and may not stall the tasks that share this thread.
+        let loaded = spawn_blocking(move || model::load::load(&manifest, &folder, &compute)).await?;
+        Ok(Self::start(loaded?, metrics)?)
+    }
+
+    /// Computes one image: the first pass allocates, and shows whether the model works at all.
+    pub async fn warm_up(&self, sampling: Sampling) -> Result<(), Error> {
+        let gradient = (0..sampling.bytes()).map(|i| (i % 251) as u8).collect();
+        let Some(pixels) = Pixels::new(sampling.size, gradient) else { return Ok(()) };
+        match self.embed(pixels, Priority::Ingest).await {
+            Ok(_) | Err(Error::Degenerate(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts the model thread. Must be called within a runtime.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl Run<'_> {
                     reference.collection.clone_from(&self.collection);
                 }
                 // Two sources of one id end in the order in which they were given, whichever is ready first.
-                reference.version.get_or_insert_with(|| self.versions.next().into());
+                reference.version.get_or_insert_with(|| self.versions.next_version().into());
                 let pipeline = Arc::clone(&self.pipeline);
                 let task = tasks.spawn(async move { process(&pipeline, &reference).await });
                 self.names.insert(task.id(), name);

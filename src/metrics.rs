@@ -19,68 +19,143 @@ const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// Age buckets in seconds: from fresh to a day's backlog.
 const AGES: [f64; 9] = [0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0];
 
-/// A stage of the pipeline that is timed.
-#[derive(Clone, Copy, Debug)]
-pub enum Stage {
-    /// URL to bytes.
-    Fetch,
-    /// Bytes to pixels.
-    Decode,
-    /// Pixels to features.
-    Extract,
-    /// Document to durable.
-    Index,
-    /// The whole walk.
-    Total,
+/// Declares the values of a label. Each string is the variant's name in `snake_case` and stands nowhere else.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+        #[strum(serialize_all = "snake_case")]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+    };
 }
 
-/// How a delivery ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// Its document is durable.
-    Indexed,
-    /// Its document is gone.
-    Deleted,
-    /// A newer version was there.
-    Stale,
-    /// Dead-lettered.
-    Dead,
-    /// Published to a retry queue.
-    Retried,
-    /// Given back to the queue, or lost with its session and delivered again by the broker.
-    Returned,
+label! {
+    /// A stage of the pipeline that is timed.
+    Stage {
+        /// URL to bytes.
+        Fetch,
+        /// Bytes to pixels.
+        Decode,
+        /// Pixels to features.
+        Extract,
+        /// Document to durable.
+        Index,
+        /// All of them.
+        Total,
+    }
 }
 
-/// How a bulk request ended as a whole.
-#[derive(Clone, Copy, Debug, IntoStaticStr, VariantArray)]
-#[strum(serialize_all = "snake_case")]
-pub enum BulkStatus {
-    /// Every item has its own outcome.
-    Ok,
-    TooLarge,
-    Refused,
-    Blocked,
-    /// No usable response.
-    Failed,
+label! {
+    /// How a delivery ended.
+    Settled {
+        /// Its document is durable.
+        Indexed,
+        /// Its document is deleted.
+        Deleted,
+        /// A newer version was there.
+        Stale,
+        /// Dead-lettered.
+        Dead,
+        /// Published to a retry queue.
+        Retried,
+        /// Requeued, or lost with its session and redelivered by the broker.
+        Returned,
+    }
 }
 
-/// How one item of a bulk request ended.
-#[derive(Clone, Copy, Debug)]
-pub enum BulkItem {
-    /// Durable.
-    Indexed,
-    /// Gone.
-    Deleted,
-    /// A newer version was there.
-    Stale,
-    /// Refused for what it holds.
-    Rejected,
-    /// Met a busy store; tried again.
-    Busy,
-    /// The store takes no writes.
-    Blocked,
-    /// Not taken for as long as it was tried.
-    GivenUp,
+label! {
+    /// Why an attempt is made again.
+    RetryCause {
+        /// The image host failed or refused; by a retry queue.
+        Host,
+        /// The host or this worker is busy; by a retry queue, with no attempt counted.
+        Busy,
+        /// The store did not take a batch or an item; in the process.
+        Store,
+        /// The store failed on the document while it took others; by a retry queue.
+        StoreFailed,
+        /// Moved to the quarantine.
+        Suspect,
+        /// Processing panicked.
+        Panic,
+        FetchResolve,
+        FetchConnect,
+        FetchBroken,
+        FetchStatus,
+    }
+}
+
+label! {
+    /// Why consumption pauses.
+    PauseCause {
+        /// There is no session with the broker.
+        Broker,
+        /// A queue is missing or refuses messages.
+        Queues,
+        /// No image host can be reached.
+        Network,
+        IndexMissing,
+        /// The store was made for another model or mapping.
+        Mismatch,
+        WriteBlock,
+        Unauthorized,
+        /// The store refuses nearly all documents.
+        Refusals,
+        /// The store does not respond.
+        Unavailable,
+    }
+}
+
+label! {
+    /// Why a session with the broker ended.
+    SessionEnd {
+        /// There was no connection.
+        Connect,
+        /// The exchange and queues could not be declared.
+        Topology,
+        /// The connection or a channel was lost.
+        Lost,
+        /// The broker cancelled the consumer.
+        Cancelled,
+        /// An acknowledgement did not reach the broker.
+        Ack,
+        /// A retry or dead letter was not confirmed.
+        Publish,
+        /// The process is stopping.
+        Stopped,
+    }
+}
+
+label! {
+    /// How a bulk request ended as a whole.
+    BulkStatus {
+        /// Every item has its own outcome.
+        Ok,
+        TooLarge,
+        Refused,
+        Blocked,
+        /// No usable response.
+        Failed,
+    }
+}
+
+label! {
+    /// How one item of a bulk request ended.
+    BulkItem {
+        /// Durable.
+        Indexed,
+        Deleted,
+        /// A newer version was there.
+        Stale,
+        /// Refused for its content.
+        Rejected,
+        /// The store was busy; sent again.
+        Busy,
+        /// The store takes no writes.
+        Blocked,
+        /// Not taken within the time for retries.
+        GivenUp,
+    }
 }
 
 /// The metrics of one process.
@@ -171,37 +246,16 @@ impl Metrics {
 
     /// Makes every label value visible from the start: a rate over a counter that appears late misses its first step.
     fn declare_label_values(&self) {
-        for outcome in ["indexed", "deleted", "stale", "dead", "retried", "returned"] {
-            self.settled.with_label_values(&[outcome]);
-        }
+        declare::<Settled>(&self.settled);
+        declare::<RetryCause>(&self.retries);
+        declare::<SessionEnd>(&self.sessions);
+        declare::<BulkStatus>(&self.bulk_requests);
+        declare::<BulkItem>(&self.bulk_items);
         for reason in Reason::VARIANTS {
             self.dead_letters.with_label_values(&[reason.code()]);
         }
-        for stage in ["fetch", "decode", "extract", "index", "total"] {
-            self.stages.with_label_values(&[stage]);
-        }
-        for &status in BulkStatus::VARIANTS {
-            self.bulk_requests.with_label_values(&[<&str>::from(status)]);
-        }
-        for outcome in ["indexed", "deleted", "stale", "rejected", "busy", "blocked", "given_up"] {
-            self.bulk_items.with_label_values(&[outcome]);
-        }
-        for cause in [
-            "host",
-            "busy",
-            "store",
-            "store_failed",
-            "suspect",
-            "panic",
-            "fetch_resolve",
-            "fetch_connect",
-            "fetch_broken",
-            "fetch_status",
-        ] {
-            self.retries.with_label_values(&[cause]);
-        }
-        for end in ["connect", "topology", "lost", "cancelled", "ack", "publish", "stopped"] {
-            self.sessions.with_label_values(&[end]);
+        for stage in Stage::VARIANTS {
+            self.stages.with_label_values(&[name(stage)]);
         }
     }
 
@@ -214,16 +268,8 @@ impl Metrics {
 
     /// Counts a delivery out.
     pub fn settled(&self, how: Settled) {
-        let outcome = match how {
-            Settled::Indexed => "indexed",
-            Settled::Deleted => "deleted",
-            Settled::Stale => "stale",
-            Settled::Dead => "dead",
-            Settled::Retried => "retried",
-            Settled::Returned => "returned",
-        };
         let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settled.with_label_values(&[outcome]).inc();
+        self.settled.with_label_values(&[name(how)]).inc();
         self.in_flight.dec();
     }
 
@@ -248,20 +294,13 @@ impl Metrics {
     }
 
     /// Counts an attempt that is made again.
-    pub fn retry(&self, cause: &'static str) {
-        self.retries.with_label_values(&[cause]).inc();
+    pub fn retry(&self, cause: RetryCause) {
+        self.retries.with_label_values(&[name(cause)]).inc();
     }
 
     /// Records the time of a stage.
     pub fn stage(&self, stage: Stage, elapsed: Duration) {
-        let stage = match stage {
-            Stage::Fetch => "fetch",
-            Stage::Decode => "decode",
-            Stage::Extract => "extract",
-            Stage::Index => "index",
-            Stage::Total => "total",
-        };
-        self.stages.with_label_values(&[stage]).observe(elapsed.as_secs_f64());
+        self.stages.with_label_values(&[name(stage)]).observe(elapsed.as_secs_f64());
     }
 
     /// Counts bytes that were fetched.
@@ -276,21 +315,12 @@ impl Metrics {
 
     /// Counts a batch that was sent.
     pub fn bulk_request(&self, status: BulkStatus) {
-        self.bulk_requests.with_label_values(&[<&str>::from(status)]).inc();
+        self.bulk_requests.with_label_values(&[name(status)]).inc();
     }
 
     /// Counts one item of a batch.
     pub fn bulk_item(&self, item: BulkItem) {
-        let outcome = match item {
-            BulkItem::Indexed => "indexed",
-            BulkItem::Deleted => "deleted",
-            BulkItem::Stale => "stale",
-            BulkItem::Rejected => "rejected",
-            BulkItem::Busy => "busy",
-            BulkItem::Blocked => "blocked",
-            BulkItem::GivenUp => "given_up",
-        };
-        self.bulk_items.with_label_values(&[outcome]).inc();
+        self.bulk_items.with_label_values(&[name(item)]).inc();
     }
 
     /// Sets how many batches may be on their way at once.
@@ -299,8 +329,8 @@ impl Metrics {
     }
 
     /// Counts the end of a broker session.
-    pub fn session_ended(&self, end: &'static str) {
-        self.sessions.with_label_values(&[end]).inc();
+    pub fn session_ended(&self, end: SessionEnd) {
+        self.sessions.with_label_values(&[name(end)]).inc();
     }
 
     /// Counts a settlement that was skipped because its session had ended.
@@ -314,8 +344,8 @@ impl Metrics {
     }
 
     /// Marks a cause of pausing as present or gone.
-    pub fn paused(&self, cause: &'static str, paused: bool) {
-        self.paused.with_label_values(&[cause]).set(i64::from(paused));
+    pub fn paused(&self, cause: PauseCause, paused: bool) {
+        self.paused.with_label_values(&[name(cause)]).set(i64::from(paused));
     }
 
     /// Records the age of a message at its first receipt.
@@ -332,6 +362,17 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
+    }
+}
+
+/// A label value as it is exported.
+fn name(value: impl Into<&'static str>) -> &'static str {
+    value.into()
+}
+
+fn declare<L: VariantArray + Copy + Into<&'static str>>(counters: &IntCounterVec) {
+    for &value in L::VARIANTS {
+        counters.with_label_values(&[name(value)]);
     }
 }
 

@@ -23,7 +23,7 @@ use super::receipt::Receipt;
 use super::session::{End, Generation, Session};
 use crate::backpressure::backoff::Backoff;
 use crate::health::Condition;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PauseCause};
 
 /// Bounds of the delay before the next session.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -33,11 +33,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// How long the end of a session waits for pending requeues, and for the connection to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The label value of `imgdex_paused` while there is no session.
-const NO_SESSION: &str = "broker";
-/// The label value of `imgdex_paused` while a queue is missing or refuses messages.
-const QUEUES: &str = "queues";
 
 /// A consumer that outlives its sessions.
 pub struct Consumer {
@@ -120,7 +115,7 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self) {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        self.set_condition(Some((NO_SESSION, "connecting".to_owned())));
+        self.set_condition(Some((PauseCause::Broker, "connecting".to_owned())));
         let mut generation = Generation { number: 0, last_loss: None };
         loop {
             generation.number += 1;
@@ -131,7 +126,7 @@ impl Supervisor {
                 // Interrupts connecting and declaring. A running session reacts to `closing` by itself, and sooner.
                 () = closing_overdue(&closing) => Arc::new(End::Stopped),
             };
-            self.metrics.session_ended(end.label());
+            self.metrics.session_ended(end.kind());
             self.set_condition(Some((pause_cause(&end), end.to_string())));
             if self.closing.is_cancelled() {
                 return;
@@ -214,7 +209,7 @@ impl Supervisor {
                     Some(format!("queue {queue} refuses messages; kept until there is room: {waiting}"))
                 }
             };
-            self.set_condition(reason.map(|reason| (QUEUES, reason)));
+            self.set_condition(reason.map(|reason| (PauseCause::Queues, reason)));
             if refusals.changed().await.is_err() {
                 return End::Stopped;
             }
@@ -282,8 +277,8 @@ impl Supervisor {
     }
 
     /// Publishes the current hindrance, with its cause of pause, or that there is none, to metrics and readiness.
-    fn set_condition(&self, hindrance: Option<(&'static str, String)>) {
-        for cause in [NO_SESSION, QUEUES] {
+    fn set_condition(&self, hindrance: Option<(PauseCause, String)>) {
+        for cause in [PauseCause::Broker, PauseCause::Queues] {
             self.metrics.paused(cause, hindrance.as_ref().is_some_and(|(present, _)| *present == cause));
         }
         let _ = self.condition.send_replace(hindrance.map_or(Ok(()), |(_, reason)| Err(reason)));
@@ -296,10 +291,12 @@ impl Supervisor {
 }
 
 /// The cause of the pause from a session's end until the next session.
-fn pause_cause(end: &End) -> &'static str {
+fn pause_cause(end: &End) -> PauseCause {
     match end {
-        End::Topology(_) => QUEUES,
-        End::Connect(_) | End::Lost(_) | End::Cancelled | End::Ack(_) | End::Publish(_) | End::Stopped => NO_SESSION,
+        End::Topology(_) => PauseCause::Queues,
+        End::Connect(_) | End::Lost(_) | End::Cancelled | End::Ack(_) | End::Publish(_) | End::Stopped => {
+            PauseCause::Broker
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use super::headers::{self, Failed, History};
 use super::session::{End, Session};
 use crate::clock::now_ms;
-use crate::metrics::Settled;
+use crate::metrics::{RetryCause, Settled};
 use crate::outcome::{Outcome, Reason, Verdict};
 
 /// A delivery that is not settled yet. Dropping it requeues the message: an early return, a panic and a cancelled task
@@ -114,7 +114,7 @@ impl Receipt {
     pub async fn quarantine(mut self) {
         let queue = self.session.topology().quarantine().clone();
         tracing::warn!(delivery_count = self.history.delivery_count, %queue, "redelivered too often; to be processed alone");
-        self.retry(queue, self.forward_properties(), "suspect").await;
+        self.retry(queue, self.forward_properties(), RetryCause::Suspect).await;
     }
 
     /// The number of the session that delivered the message.
@@ -170,8 +170,8 @@ impl Receipt {
                 let queue = self.session.topology().retry_tier(self.history.attempts, after).queue.clone();
                 tracing::info!(error = cause.error, %queue, attempts = self.history.attempts, "trying again later");
                 let cause_label = match verdict {
-                    Verdict::Retry { reason: Reason::StoreFailed, .. } => "store_failed",
-                    _ => "host",
+                    Verdict::Retry { reason: Reason::StoreFailed, .. } => RetryCause::StoreFailed,
+                    _ => RetryCause::Host,
                 };
                 let failed = self.failed(&cause, now_ms);
                 self.retry(queue, failed.properties(&self.delivery.properties), cause_label).await;
@@ -180,7 +180,7 @@ impl Receipt {
                 let queue = self.session.topology().retry_tier(0, Some(after)).queue.clone();
                 tracing::debug!(error = cause.error, %queue, "waiting for the image host to recover");
                 let failed = Failed { counts: false, ..self.failed(&cause, now_ms) };
-                self.retry(queue, failed.properties(&self.delivery.properties), "host").await;
+                self.retry(queue, failed.properties(&self.delivery.properties), RetryCause::Host).await;
             }
             Step::DeadLetter(reason) => {
                 let queue = self.session.topology().dead().clone();
@@ -200,11 +200,11 @@ impl Receipt {
         let waited = between(self.first_received_ms(), now_ms);
         let queue = self.session.topology().retry_tier(0, Some(waited)).queue.clone();
         tracing::debug!(reason = cause.error, %queue, "deferring a message");
-        self.retry(queue, self.forward_properties(), "busy").await;
+        self.retry(queue, self.forward_properties(), RetryCause::Busy).await;
     }
 
     /// Moves the message to a queue from which it is processed again.
-    async fn retry(&mut self, queue: ShortString, properties: BasicProperties, cause: &'static str) {
+    async fn retry(&mut self, queue: ShortString, properties: BasicProperties, cause: RetryCause) {
         if self.republish(queue, properties, Settled::Retried).await {
             self.session.metrics().retry(cause);
         }
@@ -267,7 +267,7 @@ impl Drop for Receipt {
         let panicking = std::thread::panicking();
         if panicking {
             tracing::error!("processing a message panicked; requeueing it");
-            metrics.retry("panic");
+            metrics.retry(RetryCause::Panic);
         }
         if !self.session.is_open() {
             metrics.stale_ack();

@@ -15,7 +15,7 @@ use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::error::Error;
 use super::topology::Topology;
 use crate::backpressure::backoff::Backoff;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SessionEnd};
 
 /// Bounds of the delay before a message that a queue refused is published again.
 const REPUBLISH_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -48,16 +48,15 @@ impl End {
         Self::Lost(format!("no answer within {ANSWER_TIMEOUT:?}"))
     }
 
-    /// The label of `imgdex_broker_sessions_total`.
-    pub(super) fn label(&self) -> &'static str {
+    pub(super) fn kind(&self) -> SessionEnd {
         match self {
-            Self::Connect(_) => "connect",
-            Self::Topology(_) => "topology",
-            Self::Lost(_) => "lost",
-            Self::Cancelled => "cancelled",
-            Self::Ack(_) => "ack",
-            Self::Publish(_) => "publish",
-            Self::Stopped => "stopped",
+            Self::Connect(_) => SessionEnd::Connect,
+            Self::Topology(_) => SessionEnd::Topology,
+            Self::Lost(_) => SessionEnd::Lost,
+            Self::Cancelled => SessionEnd::Cancelled,
+            Self::Ack(_) => SessionEnd::Ack,
+            Self::Publish(_) => SessionEnd::Publish,
+            Self::Stopped => SessionEnd::Stopped,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::model::weights;
 use crate::store::ErrorKind;
 use crate::transfer::import;
-use crate::{broker, store};
+use crate::{broker, extract, fetch, model, store, worker};
 
 /// How a command ends; the numbers are part of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,5 +93,55 @@ impl From<import::Error> for Error {
             import::Error::Store(error) => error.into(),
             import::Error::NotTaken { .. } => Self::new(Exit::Unavailable, error.to_string()),
         }
+    }
+}
+
+/// Instructions that the machine lacks were asked for; all else is a matter of files.
+impl From<model::Error> for Error {
+    fn from(error: model::Error) -> Self {
+        let exit = if matches!(error, model::Error::Unavailable(_)) { Exit::Config } else { Exit::Io };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<extract::LoadError> for Error {
+    fn from(error: extract::LoadError) -> Self {
+        match error {
+            extract::LoadError::Model(error) => error.into(),
+            extract::LoadError::Panicked(_) | extract::LoadError::Thread(_) => Self::new(Exit::Io, error.to_string()),
+        }
+    }
+}
+
+/// From making a fetcher: a setting is unusable, or a file that it names.
+impl From<fetch::Error> for Error {
+    fn from(error: fetch::Error) -> Self {
+        Self::new(Exit::Config, error.to_string())
+    }
+}
+
+impl From<worker::run::Error> for Error {
+    fn from(error: worker::run::Error) -> Self {
+        use worker::run::Error::{Fetch, Listen, Metrics, Model, Signals, WarmUp};
+        match error {
+            Fetch(error) => error.into(),
+            Model(error) => error.into(),
+            Listen { .. } | Metrics(_) | Signals(_) | WarmUp(_) => Self::new(Exit::Io, error.to_string()),
+        }
+    }
+}
+
+impl From<weights::Error> for Error {
+    fn from(error: weights::Error) -> Self {
+        let exit = match &error {
+            weights::Error::Download { .. } => Exit::Unavailable,
+            weights::Error::Missing { .. }
+            | weights::Error::Damaged { .. }
+            | weights::Error::Io { .. }
+            | weights::Error::TooLarge { .. }
+            | weights::Error::Malformed { .. }
+            | weights::Error::Foreign { .. } => Exit::Io,
+        };
+        Self::new(exit, error.to_string())
     }
 }

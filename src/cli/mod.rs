@@ -6,6 +6,7 @@ mod exit;
 pub mod logging;
 pub mod output;
 pub mod progress;
+pub mod settings;
 pub mod setup;
 
 use std::env;
@@ -107,7 +108,7 @@ fn start(arguments: Vec<OsString>) -> Result<Exit, Error> {
 /// What the configuration file and the files of secrets say.
 fn layers(arguments: &[OsString]) -> Result<Layers, Error> {
     let named = config_file(arguments).or_else(|| env::var_os("IMGDEX_CONFIG")).map(PathBuf::from);
-    let usual = || setup::config_folder().map(|folder| folder.join("imgdex.toml")).filter(|path| path.exists());
+    let usual = || settings::config_folder().map(|folder| folder.join("imgdex.toml")).filter(|path| path.exists());
     Layers::read(&Cli::command(), named.or_else(usual), |name| env::var_os(name))
         .map_err(|error| Error::new(Exit::Config, error.to_string()))
 }

@@ -17,7 +17,7 @@ use super::redirect::Redirects;
 use super::request::{HttpClient, Response};
 use super::settings::{Settings, Timeouts};
 use crate::backpressure::backoff::Backoff;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RetryCause};
 
 /// How often a fetch is tried in one go: once more, for a lost packet or a backend that restarts. Longer outages are left to the
 /// retry queues, where a message takes no place in a worker.
@@ -153,7 +153,7 @@ impl Fetcher {
 /// A second try within the same fetch.
 struct Retry {
     /// The label of `imgdex_retries_total`.
-    cause: &'static str,
+    cause: RetryCause,
     /// How long the host asked to wait.
     after: Duration,
 }
@@ -163,12 +163,12 @@ impl Retry {
     fn of(error: &Error) -> Option<Self> {
         let at_once = |cause| Some(Self { cause, after: Duration::ZERO });
         match error {
-            Error::NoAnswer(NoAnswer::Resolve { .. }) => at_once("fetch_resolve"),
-            Error::NoAnswer(NoAnswer::Connect { .. }) => at_once("fetch_connect"),
-            Error::NoAnswer(NoAnswer::Broken { .. }) => at_once("fetch_broken"),
+            Error::NoAnswer(NoAnswer::Resolve { .. }) => at_once(RetryCause::FetchResolve),
+            Error::NoAnswer(NoAnswer::Connect { .. }) => at_once(RetryCause::FetchConnect),
+            Error::NoAnswer(NoAnswer::Broken { .. }) => at_once(RetryCause::FetchBroken),
             Error::Status { status: 408 | 425 | 429 | 500..=599, retry_after, .. } => {
                 let after = retry_after.unwrap_or_default();
-                (after <= SHORT_RETRY_AFTER).then_some(Self { cause: "fetch_status", after })
+                (after <= SHORT_RETRY_AFTER).then_some(Self { cause: RetryCause::FetchStatus, after })
             }
             // A time-out has already used up its share of the time; the rest is final.
             _ => None,

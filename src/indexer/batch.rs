@@ -13,7 +13,7 @@ use super::error::Error;
 use super::pending::PendingWrite;
 use super::settings::Settings;
 use crate::backpressure::backoff::Backoff;
-use crate::metrics::{BulkItem, BulkStatus, Metrics};
+use crate::metrics::{BulkItem, BulkStatus, Metrics, RetryCause};
 use crate::outcome::Outcome;
 use crate::store::elasticsearch::bulk;
 use crate::store::{self, ErrorKind, Store, Write, WriteOutcome};
@@ -123,7 +123,7 @@ impl Batcher {
                 Next::Retry(batch, reason) => {
                     let delay = backoff.next_delay();
                     tracing::warn!(items = batch.len(), reason = %reason.text, ?delay, "the store did not take a batch; retrying");
-                    self.metrics.retry("store");
+                    self.metrics.retry(RetryCause::Store);
                     last = reason;
                     sleep(delay.min(time_left(&batch))).await;
                     open.push(batch);

@@ -10,7 +10,7 @@ use crate::backpressure::backoff::Backoff;
 use crate::fetch::Fetcher;
 use crate::health::Condition;
 use crate::indexer::breaker::Breaker;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PauseCause};
 use crate::model::manifest::Manifest;
 use crate::store::{self, Blocked, ErrorKind, Store, WriteOutcome};
 
@@ -19,11 +19,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Bounds of the delay between checks of a store that is not usable.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// The label values of `imgdex_paused` for the store.
-const PAUSES: [&str; 6] = ["index_missing", MISMATCH, "write_block", "unauthorized", "refusals", "unavailable"];
-/// The label value of `imgdex_paused` for a network that reaches no image host.
-const NETWORK: &str = "network";
-const MISMATCH: &str = "mismatch";
+/// The causes of a pause for which the store is to blame.
+const STORE_CAUSES: [PauseCause; 6] = [
+    PauseCause::IndexMissing,
+    PauseCause::Mismatch,
+    PauseCause::WriteBlock,
+    PauseCause::Unauthorized,
+    PauseCause::Refusals,
+    PauseCause::Unavailable,
+];
 
 /// Checks the store and the network for as long as the process lives, and at once when the indexer or the fetcher requests
 /// it. Opens and closes the gate accordingly.
@@ -53,7 +57,7 @@ impl GateKeeper {
             let usable = store.is_ok() && network.is_ok();
             self.gate.send_if_modified(|open| std::mem::replace(open, usable) != usable);
             set_pause_cause(&self.metrics, store.as_ref().err().map(pause_cause));
-            self.metrics.paused(NETWORK, network.is_err());
+            self.metrics.paused(PauseCause::Network, network.is_err());
             set_condition("store", &self.store_condition, store.map_err(|error| error.to_string()));
             set_condition("network", &self.network_condition, network.map_err(|error| error.to_string()));
             if usable {
@@ -92,7 +96,9 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         let found = match store.meta().await {
-            Ok(Some(meta)) => Manifest::find(&meta.model).map_err(|error| (MISMATCH, format!("{store}: {error}"))),
+            Ok(Some(meta)) => {
+                Manifest::find(&meta.model).map_err(|error| (PauseCause::Mismatch, format!("{store}: {error}")))
+            }
             Ok(None) => {
                 let error = store::Error::new(store, ErrorKind::Missing);
                 Err((pause_cause(&error), error.to_string()))
@@ -111,25 +117,25 @@ pub async fn await_model(store: &Store, condition: &watch::Sender<Condition>, me
 }
 
 /// The cause of the pause while the store answers with this error.
-fn pause_cause(error: &store::Error) -> &'static str {
+fn pause_cause(error: &store::Error) -> PauseCause {
     match &error.kind {
-        ErrorKind::Missing | ErrorKind::Blocked { cause: Blocked::IndexMissing, .. } => "index_missing",
-        ErrorKind::Blocked { cause: Blocked::WriteBlock, .. } => "write_block",
-        ErrorKind::Blocked { cause: Blocked::Unauthorized, .. } => "unauthorized",
-        ErrorKind::Blocked { cause: Blocked::Refusals, .. } => "refusals",
-        ErrorKind::Mismatch { .. } => MISMATCH,
+        ErrorKind::Missing | ErrorKind::Blocked { cause: Blocked::IndexMissing, .. } => PauseCause::IndexMissing,
+        ErrorKind::Blocked { cause: Blocked::WriteBlock, .. } => PauseCause::WriteBlock,
+        ErrorKind::Blocked { cause: Blocked::Unauthorized, .. } => PauseCause::Unauthorized,
+        ErrorKind::Blocked { cause: Blocked::Refusals, .. } => PauseCause::Refusals,
+        ErrorKind::Mismatch { .. } => PauseCause::Mismatch,
         ErrorKind::Unavailable(_)
         | ErrorKind::Busy(_)
         | ErrorKind::TooLarge
         | ErrorKind::Refused(_)
         | ErrorKind::Address(_)
         | ErrorKind::UnknownId(_)
-        | ErrorKind::Io(_) => "unavailable",
+        | ErrorKind::Io(_) => PauseCause::Unavailable,
     }
 }
 
-fn set_pause_cause(metrics: &Metrics, present: Option<&str>) {
-    for cause in PAUSES {
+fn set_pause_cause(metrics: &Metrics, present: Option<PauseCause>) {
+    for cause in STORE_CAUSES {
         metrics.paused(cause, present == Some(cause));
     }
 }

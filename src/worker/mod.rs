@@ -3,6 +3,7 @@
 //! [`gate`] decides when messages are consumed at all.
 
 pub mod gate;
+pub mod run;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ struct Shared {
 
 /// Processes deliveries until `stop`, then finishes messages in flight, requeues unfinished ones, and closes the session,
 /// all within `drain_deadline`.
-pub async fn run(
+pub async fn process_deliveries(
     mut consumer: Consumer,
     pipeline: Pipeline,
     metrics: Arc<Metrics>,

@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &str)] = &[
     (
         "cli",
-        "broker clock config dead_letter decode distance embedder embedding extract fetch footprint health indexer \
-          ingest machine message metrics model outcome pipeline server shutdown simd sources store transfer worker",
+        "broker clock config dead_letter decode distance embedder embedding extract fetch footprint indexer ingest \
+          machine message metrics model outcome pipeline shutdown simd sources store transfer worker",
     ),
-    ("worker", "backpressure broker fetch health indexer message metrics model outcome pipeline store"),
+    (
+        "worker",
+        "backpressure broker decode embedder extract fetch health indexer message metrics model outcome pipeline \
+          server shutdown store",
+    ),
     ("server", "health metrics"),
     ("ingest", "clock message outcome pipeline sources"),
     ("transfer", "atomic_file embedding message sources store"),
@@ -22,7 +26,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("embedder", "decode embedding extract fetch metrics"),
     ("indexer", "backpressure message metrics outcome store"),
     ("message", "excerpt"),
-    ("fetch", "backpressure error_chain metrics"),
+    ("fetch", "backpressure error_chain excerpt metrics"),
     ("extract", "decode embedding metrics model"),
     ("store", "distance embedding error_chain excerpt model simd"),
     ("model", "atomic_file decode embedding error_chain machine simd"),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::args::{ModelArgs, OutputFormat};
 use crate::cli::output::{self, OutputArgs, Table};
-use crate::cli::{Error, Exit, setup};
+use crate::cli::{Error, Exit};
 use crate::decode::pixels::Pixels;
 use crate::extract::MAX_BATCH;
 use crate::machine;
@@ -78,12 +78,12 @@ pub async fn run(args: BenchArgs) -> Result<Exit, Error> {
 }
 
 fn measure(args: &BenchArgs) -> Result<Report, Error> {
-    let manifest = setup::chosen_model(&args.model)?;
-    let folder = setup::model_folder(&args.model)?;
+    let manifest = args.model.manifest()?;
+    let folder = args.model.folder()?;
     let compute = args.model.compute();
     let load = |compute: &Compute| {
         let start = Instant::now();
-        let model = crate::model::load::load_vgg16(&manifest, &folder, compute).map_err(setup::model_failed)?;
+        let model = crate::model::load::load_vgg16(&manifest, &folder, compute)?;
         Ok::<_, Error>((model, milliseconds(start.elapsed())))
     };
     let packing_start_ms = match compute.instructions() {
@@ -101,9 +101,9 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
             Pixels::new(manifest.input_size, rgb.collect())
         })
         .collect();
-    let one = passes(&mut model, &images[..1], args.runs.get()).map_err(setup::model_failed)?;
-    let eight = passes(&mut model, &images, args.runs.get()).map_err(setup::model_failed)?;
-    let layers = layers(&model, &images, args.runs.get()).map_err(setup::model_failed)?;
+    let one = passes(&mut model, &images[..1], args.runs.get())?;
+    let eight = passes(&mut model, &images, args.runs.get())?;
+    let layers = layers(&model, &images, args.runs.get())?;
     let peak = compute.instructions().map(|set| kernels::peak(set, compute.threads)).transpose();
     let (rss_mb, shared_mb) = memory();
     Ok(Report {
@@ -115,7 +115,7 @@ fn measure(args: &BenchArgs) -> Result<Report, Error> {
         batch1_best_ms: one.best,
         batch8_best_ms: eight.best,
         direct_gflops: operations().iter().sum::<f64>() / 1e6 / eight.median,
-        peak_gflops: peak.map_err(|error| setup::model_failed(error.into()))?.map(|peak| peak / 1e9),
+        peak_gflops: peak.map_err(crate::model::Error::from)?.map(|peak| peak / 1e9),
         start_ms,
         packing_start_ms,
         rss_mb,

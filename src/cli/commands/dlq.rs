@@ -7,7 +7,7 @@ use strum::VariantArray;
 use crate::broker::browse::{Browsed, Disposition, QueueBrowser, QueuedMessage};
 use crate::cli::args::BrokerArgs;
 use crate::cli::output::{self, OutputArgs, Table};
-use crate::cli::{Error, Exit, setup};
+use crate::cli::{Error, Exit};
 use crate::dead_letter::Letter;
 use crate::outcome::Reason;
 
@@ -101,7 +101,7 @@ pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
 
 /// Reads the dead letters; prints a note where there are more than `--limit`.
 async fn look(common: &Common, decide: impl FnMut(&QueuedMessage) -> Disposition + Send) -> Result<Browsed, Error> {
-    let settings = setup::broker(&common.broker, "dlq")?;
+    let settings = common.broker.settings("dlq")?;
     let queue = settings.topology.dead().clone();
     let browser = QueueBrowser::connect(settings).await?;
     let looked = browser.browse(&queue, common.limit, decide).await?;

@@ -139,7 +139,7 @@ async fn weights(args: &ModelArgs) -> Finding {
     let checked = async {
         let name = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
         let manifest = Manifest::find(name).map_err(|error| error.to_string())?;
-        let folder = setup::model_folder(args).map_err(|error| error.to_string())?;
+        let folder = args.folder().map_err(|error| error.to_string())?;
         let compute = args.compute();
         tokio::task::spawn_blocking(move || {
             let packed = crate::model::load::check(&manifest, &folder, &compute).map_err(|error| error.to_string())?;
@@ -185,7 +185,7 @@ async fn store(args: &DoctorArgs) -> Finding {
 
 async fn broker(args: &BrokerArgs) -> Finding {
     let finding = |state, detail| Finding { check: "broker", state, detail };
-    let settings = match setup::broker(args, "doctor") {
+    let settings = match args.settings("doctor") {
         Ok(settings) => settings,
         Err(error) => return finding(State::Problem, error.to_string()),
     };

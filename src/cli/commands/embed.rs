@@ -48,7 +48,7 @@ struct Line<'a> {
 
 /// Runs the command.
 pub async fn run(args: EmbedArgs) -> Result<Exit, Error> {
-    let manifest = setup::chosen_model(&args.model)?;
+    let manifest = args.model.manifest()?;
     let metrics = setup::metrics(&manifest.name, &args.model)?;
     let embedder = setup::embedder(&manifest, &args.model, &args.fetch, metrics).await?;
     let found = stream::unfold(setup::sources(args.sources)?, async |mut sources| {

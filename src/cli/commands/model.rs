@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::args;
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::progress::Bytes;
-use crate::cli::{Error, Exit, setup};
+use crate::cli::{Error, Exit};
 use crate::model::manifest::{Manifest, Weights, WeightsSource};
 use crate::model::{download, load, weights};
 
@@ -73,11 +73,11 @@ impl Folder {
     }
 
     fn path(&self) -> Result<PathBuf, Error> {
-        setup::model_folder(&self.args())
+        self.args().folder()
     }
 
     fn manifest(&self) -> Result<Manifest, Error> {
-        setup::chosen_model(&self.args())
+        self.args().manifest()
     }
 
     fn weights(&self) -> Result<Weights, Error> {
@@ -137,9 +137,9 @@ async fn import(args: &Folder, file: PathBuf) -> Result<Exit, Error> {
 }
 
 async fn pack(args: args::ModelArgs) -> Result<Exit, Error> {
-    let (manifest, folder, compute) = (setup::chosen_model(&args)?, setup::model_folder(&args)?, args.compute());
+    let (manifest, folder, compute) = (args.manifest()?, args.folder()?, args.compute());
     let packed = blocking(move || load::pack(&manifest, &folder, &compute)).await?;
-    let packed = packed.map_err(setup::model_failed)?;
+    let packed = packed?;
     let path = packed.ok_or_else(|| Error::new(Exit::Io, "no file of packed weights was written"))?;
     output::line(format_args!("the weights are packed in {}", path.display()))?;
     Ok(Exit::Done)
@@ -148,7 +148,7 @@ async fn pack(args: args::ModelArgs) -> Result<Exit, Error> {
 async fn info(args: &Folder, output: &OutputArgs) -> Result<Exit, Error> {
     let folder = args.path()?;
     let manifests = match &args.model {
-        Some(_) => vec![setup::chosen_model(&args.args())?],
+        Some(_) => vec![args.args().manifest()?],
         None => Manifest::catalogue().map_err(|error| Error::new(Exit::Config, error.to_string()))?,
     };
     let mut records = Vec::with_capacity(manifests.len());
@@ -213,19 +213,4 @@ async fn checked(weights: &Weights, folder: &std::path::Path) -> Result<PathBuf,
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(Exit::Io, format!("it ended early: {error}")))
-}
-
-impl From<weights::Error> for Error {
-    fn from(error: weights::Error) -> Self {
-        let exit = match &error {
-            weights::Error::Download { .. } => Exit::Unavailable,
-            weights::Error::Missing { .. }
-            | weights::Error::Damaged { .. }
-            | weights::Error::Io { .. }
-            | weights::Error::TooLarge { .. }
-            | weights::Error::Malformed { .. }
-            | weights::Error::Foreign { .. } => Exit::Io,
-        };
-        Self::new(exit, error.to_string())
-    }
 }

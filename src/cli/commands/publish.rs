@@ -37,7 +37,7 @@ pub struct PublishArgs {
 
 /// Runs the command.
 pub async fn run(args: PublishArgs) -> Result<Exit, Error> {
-    let settings = setup::broker(&args.broker, "publish")?;
+    let settings = args.broker.settings("publish")?;
     let (local, arguments): (Vec<_>, Vec<_>) = args.sources.iter().cloned().partition(is_local);
     let mut failures = 0_u64;
     for argument in local {
@@ -107,7 +107,7 @@ fn body(args: &PublishArgs, source: Source, versions: &mut VersionClock) -> Resu
             metadata.entry(key.as_str()).or_insert_with(|| value.as_str().into());
         }
     }
-    reference.version.get_or_insert_with(|| versions.next().into());
+    reference.version.get_or_insert_with(|| versions.next_version().into());
     match check(&reference) {
         Ok(body) => Ok((name, body)),
         Err(error) => Err(Failed { name, reason: error.to_string() }),

@@ -38,7 +38,7 @@ struct Place {
 /// Runs the command. Every place is searched: an image may be indexed in one version while a newer one waits.
 pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
     let store = setup::store(&args.store)?;
-    let settings = setup::broker(&args.broker, "why")?;
+    let settings = args.broker.settings("why")?;
     let topology = settings.topology.clone();
     let mut places = vec![indexed(&store, &args.id).await?];
     let browser = QueueBrowser::connect(settings).await?;
