@@ -1,6 +1,6 @@
 //! The one way from a URL or the bytes of an image to its embedding: fetch, decode, extract.
 //!
-//! The pipeline, `embed`, `search` and whatever serves queries use it; none of them repeats the order of these stages.
+//! The pipeline, `embed` and `search` use it, and none of them repeats the order of these stages.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub struct Embedder {
     metrics: Arc<Metrics>,
 }
 
-/// An image's embedding, with what decoding learned about the file.
+/// An image's embedding, with the properties of the file that decoding found.
 #[derive(Debug)]
 pub struct Embedded {
     /// The size of the image as stored in the file.

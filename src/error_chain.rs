@@ -8,8 +8,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The innermost cause; `None` where the error has no cause. The errors of an HTTP client say it best: the outer ones repeat
-/// the URL, and with it its query.
+/// The innermost cause; `None` where the error has no cause. The errors of an HTTP client say it best: the outer ones
+/// repeat the URL, and with it its query.
 pub fn innermost_cause(error: &(dyn Error + 'static)) -> Option<String> {
     causes(error).skip(1).last().map(ToString::to_string)
 }

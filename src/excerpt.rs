@@ -1,6 +1,7 @@
 //! The beginning of a text from outside, as errors and log lines quote it.
 
-/// At most the first `max_chars` characters. Errors travel in headers of dead letters, so none of them quotes a whole body.
+/// At most the first `max_chars` characters. Errors travel in headers of dead letters, so none of them quotes a whole
+/// body.
 pub fn excerpt(text: &str, max_chars: usize) -> String {
     text.chars().take(max_chars).collect()
 }

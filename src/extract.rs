@@ -20,10 +20,10 @@ use crate::model::{self, Model};
 
 pub use crate::model::MAX_BATCH;
 
-/// Why there are no features.
+/// Why an image has no features.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The features of this image are no direction, as for an all-black input that activates nothing.
+    /// The features have no direction, as for an all-black input that activates nothing.
     #[error("the image has no usable features: {0}")]
     Degenerate(Degenerate),
     /// The network failed; not the image's fault.
@@ -34,10 +34,10 @@ pub enum Error {
     Stopped,
 }
 
-/// Which images go first.
+/// The order of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody waits for the answer of a search: the image is in the next batch, before all that wait to be indexed.
+    /// A user waits for the hits: the image is in the next batch, before all images that wait to be indexed.
     Search,
     /// In the order of arrival.
     Ingest,
@@ -52,7 +52,7 @@ pub struct Extractor {
 
 struct Request {
     pixels: Pixels,
-    answer: oneshot::Sender<Result<Embedding, Error>>,
+    reply: oneshot::Sender<Result<Embedding, Error>>,
 }
 
 /// Why there is no model thread.
@@ -94,7 +94,7 @@ impl Extractor {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(model: Box<dyn Model>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub fn start(model: Box<dyn Model>, metrics: Arc<Metrics>) -> io::Result<Self> {
         // Two batches: one in the network, one ready for it. More would only hide pixels from the memory bound.
         let (requests, waiting) = mpsc::channel(2 * MAX_BATCH);
         let (urgent, waiting_urgently) = mpsc::channel(MAX_BATCH);
@@ -104,27 +104,27 @@ impl Extractor {
         Ok(Self { requests, urgent })
     }
 
-    /// Computes the features of one image. Waits for room, then for the batch that takes the image along.
+    /// Computes the features of one image. Waits for room in the queue, then for the image's batch.
     pub async fn embed(&self, pixels: Pixels, priority: Priority) -> Result<Embedding, Error> {
         let queue = match priority {
             Priority::Ingest => &self.requests,
             Priority::Search => &self.urgent,
         };
-        let (answer, answered) = oneshot::channel();
-        queue.send(Request { pixels, answer }).await.map_err(|_| Error::Stopped)?;
-        answered.await.map_err(|_| Error::Stopped)?
+        let (reply, result) = oneshot::channel();
+        queue.send(Request { pixels, reply }).await.map_err(|_| Error::Stopped)?;
+        result.await.map_err(|_| Error::Stopped)?
     }
 }
 
-/// What waits for the network.
+/// The images that wait for the network.
 struct Intake {
     requests: mpsc::Receiver<Request>,
     urgent: mpsc::Receiver<Request>,
 }
 
 impl Intake {
-    /// Takes what is waiting and never waits for more: a lone image must not be held up to fill a batch. Nothing once nobody
-    /// can send any more.
+    /// Takes the waiting images, up to a full batch. Waits for the first one, never for more: a lone image must not be
+    /// held up. Takes none once all extractors are dropped.
     async fn next(&mut self, batch: &mut Vec<Request>) {
         select! {
             biased;
@@ -149,29 +149,29 @@ fn run(mut model: Box<dyn Model>, mut intake: Intake, runtime: &Handle, metrics:
             return;
         }
         // A caller that has gone (timed out, cancelled) needs no features.
-        waiting.retain(|request| !request.answer.is_closed());
-        let (batch, answers): (Vec<_>, Vec<_>) = waiting.drain(..).map(|r| (r.pixels, r.answer)).unzip();
+        waiting.retain(|request| !request.reply.is_closed());
+        let (batch, replies): (Vec<_>, Vec<_>) = waiting.drain(..).map(|r| (r.pixels, r.reply)).unzip();
         if batch.is_empty() {
             continue;
         }
         metrics.extract_batch(batch.len());
-        // A panic is a fault of this program, perhaps with these images each time. It ends the process, as other faults would:
-        // a worker that lives on without its model would give everything back for ever, and deaths are what the broker counts.
+        // A panic is a fault of this program, perhaps with these images each time. It ends the process, as a crash
+        // would: a worker without its model would requeue every message for ever, and the broker counts crashes.
         let results = catch_unwind(AssertUnwindSafe(|| model.embed(&batch))).unwrap_or_else(|_| {
             tracing::error!("the model panicked; the process ends");
             process::abort()
         });
         match results {
             Ok(results) => {
-                for (answer, result) in answers.into_iter().zip(results) {
-                    // A caller that left meanwhile does not mind.
-                    let _ = answer.send(result.map_err(Error::Degenerate));
+                for (reply, result) in replies.into_iter().zip(results) {
+                    // Fails where the caller has gone since.
+                    let _ = reply.send(result.map_err(Error::Degenerate));
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "the model failed on a batch");
-                for answer in answers {
-                    let _ = answer.send(Err(Error::Model(error.to_string())));
+                for reply in replies {
+                    let _ = reply.send(Err(Error::Model(error.to_string())));
                 }
             }
         }
@@ -186,16 +186,16 @@ mod tests {
     use super::*;
     use crate::model;
 
-    /// Says which images are in each batch, and answers when it is told to.
+    /// Reports the images of each batch, and computes one batch for each `()` that it receives.
     struct Slow {
         batches: Sender<Vec<u8>>,
-        go_on: Receiver<()>,
+        proceed: Receiver<()>,
     }
 
     impl Model for Slow {
         fn embed(&mut self, batch: &[Pixels]) -> Result<Vec<Result<Embedding, Degenerate>>, model::Error> {
             self.batches.send(batch.iter().map(|pixels| pixels.as_rgb()[0]).collect()).unwrap();
-            self.go_on.recv().unwrap();
+            self.proceed.recv().unwrap();
             Ok(batch.iter().map(|_| Embedding::normalize(vec![1.0])).collect())
         }
     }
@@ -207,9 +207,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_search_waits_for_the_batch_in_the_network_only() {
         let (batches, seen) = channel();
-        let (answer, go_on) = channel();
+        let (release, proceed) = channel();
         let metrics = Arc::new(Metrics::new("slow", "none").unwrap());
-        let extractor = Extractor::start(Box::new(Slow { batches, go_on }), metrics).unwrap();
+        let extractor = Extractor::start(Box::new(Slow { batches, proceed }), metrics).unwrap();
         let sent = |number: u8, priority: Priority| {
             let extractor = extractor.clone();
             tokio::spawn(async move { extractor.embed(image(number), priority).await.map(drop) })
@@ -217,7 +217,7 @@ mod tests {
         let mut tasks = vec![sent(0, Priority::Ingest)];
         assert_eq!(seen.recv().unwrap(), [0]);
         tasks.extend((1..=20).map(|number| sent(number, Priority::Ingest)));
-        // All that there is room for.
+        // Until the queue is full.
         while extractor.requests.capacity() > 0 {
             tokio::task::yield_now().await;
         }
@@ -225,11 +225,11 @@ mod tests {
         while extractor.urgent.capacity() == MAX_BATCH {
             tokio::task::yield_now().await;
         }
-        answer.send(()).unwrap();
+        release.send(()).unwrap();
         let batch = seen.recv().unwrap();
         assert_eq!((batch[0], batch.len()), (100, MAX_BATCH));
-        // And nobody is forgotten; the channel's end lets the thread go.
-        (0..tasks.len()).for_each(|_| answer.send(()).unwrap());
+        // No image is forgotten, and the thread ends with the last extractor.
+        (0..tasks.len()).for_each(|_| release.send(()).unwrap());
         for task in tasks {
             task.await.unwrap().unwrap();
         }

@@ -2,44 +2,44 @@
 //!
 //! | what | bound |
 //! |---|---|
-//! | the program and the network | a constant, measured |
+//! | the program and the network | measured for two threads, and more for each further one |
 //! | files of images | `--max-inflight-bytes`, and one `--max-image-bytes` beyond it ([`crate::fetch`]) |
-//! | files that move as they grow | one `--max-image-bytes` for each core: old and new place at once |
-//! | receiving | what the HTTP client reads ahead, for each message in hand |
+//! | growing image buffers | one `--max-image-bytes` for each core: the old and the new buffer at once |
+//! | receiving | the HTTP client's read-ahead, for each message in flight |
 //! | decoders | one image of `--max-image-pixels`, and small ones on the other cores ([`decode::memory`]) |
-//! | network inputs | one for each message in hand: past the decoder it waits for the network as pixels |
-//! | messages and documents | for each message in hand its body, and its metadata parsed |
+//! | network inputs | one for each message in flight: after decoding it waits for the network as pixels |
+//! | messages and documents | for each message in flight its body, and its metadata parsed |
 //! | requests to the store | `--bulks-in-flight` batches, each as it is built and as it is sent |
 //!
-//! "In hand" are at most `--prefetch` messages: the broker sends no more before some are settled. Not counted is a body
-//! that is larger than any reference may be: it is refused as soon as it has come, but how large it may come is up to
-//! the broker (`max_message_size`). Not counted either is what an allocator keeps of memory that was freed.
+//! At most `--prefetch` messages are in flight: the broker sends no more before some are settled. Not counted is a body
+//! that is larger than any reference may be: it is refused as soon as it arrives, but the broker decides how large it
+//! may be (`max_message_size`). Not counted either is freed memory that the allocator keeps.
 
 use std::fmt;
 
 use crate::decode;
 use crate::model::manifest::Manifest;
 
-/// A worker with `vgg16` and two threads right after batches of eight images: 570 MiB, of which 370 are packed weights and most
-/// of the rest the maps between two layers.
+/// A worker with `vgg16` and two threads right after batches of eight images: 570 MiB, of which 370 are packed weights
+/// and most of the rest the maps between two layers.
 const PROGRAM: u64 = 640 << 20;
-/// What each further thread has for itself to work in.
+/// The buffers of each further thread.
 const THREAD: u64 = 2 << 20;
-/// What each further thread adds in maps: with more threads more layers take a batch as a whole.
+/// The maps that each further thread adds: with more threads more layers take a batch as a whole.
 const MAPS: u64 = 34 << 20;
-/// With so many further threads all layers do.
+/// From so many further threads on, all layers do.
 const MAPS_UP_TO: u64 = 7;
-/// What one connection may have read and nobody has taken yet: hyper's largest buffer, a TLS record, the window of gzip.
+/// What one connection may have read ahead: hyper's largest buffer, a TLS record, the window of gzip.
 const RECEIVING: u64 = 512 << 10;
 /// A reference of the largest URL, metadata and id, as JSON.
 const MESSAGE: u64 = 64 << 10;
-/// What parsed metadata may take: many tiny values take far more memory than their text of at most 32 KiB.
+/// The most that parsed metadata takes: many tiny values take far more memory than their text of at most 32 KiB.
 const METADATA: u64 = 512 << 10;
 
-/// The settings that matter.
+/// The settings that the bound depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Messages in hand.
+    /// Messages in flight.
     pub prefetch: usize,
     /// Largest file of an image.
     pub max_image_bytes: u64,
@@ -62,7 +62,6 @@ pub struct Settings {
 pub struct Bound([(&'static str, u64); 8]);
 
 impl Bound {
-    /// The bound of a worker with these settings.
     pub fn of(settings: &Settings) -> Self {
         let Settings { max_image_bytes, max_inflight_bytes, max_image_pixels, cores, .. } = *settings;
         let messages = settings.prefetch as u64;
@@ -70,7 +69,7 @@ impl Bound {
         Self([
             ("the program and the network", program(settings.threads as u64)),
             ("files of images", max_inflight_bytes.saturating_add(max_image_bytes)),
-            ("files that move as they grow", times(cores as u64, max_image_bytes)),
+            ("growing image buffers", times(cores as u64, max_image_bytes)),
             ("receiving", times(messages, RECEIVING)),
             ("decoders", decode::memory(max_image_pixels, cores, max_image_bytes)),
             ("network inputs", times(messages, Manifest::largest_input_bytes() as u64)),
@@ -80,18 +79,18 @@ impl Bound {
         ])
     }
 
-    /// What each part takes, in bytes.
+    /// Name and bytes of each part.
     pub fn terms(&self) -> &[(&'static str, u64)] {
         &self.0
     }
 
-    /// All of it, in bytes.
+    /// In bytes.
     pub fn total(&self) -> u64 {
         self.0.iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
     }
 }
 
-/// The program and the network, whose maps and buffers grow with its threads.
+/// Maps and buffers of the network grow with its threads.
 fn program(threads: u64) -> u64 {
     let further = threads.saturating_sub(2);
     PROGRAM + further.min(MAPS_UP_TO) * MAPS + further.saturating_mul(THREAD)
@@ -134,7 +133,7 @@ mod tests {
         let bound = Bound::of(&SETTINGS);
         assert_eq!(bound.total(), bound.terms().iter().map(|(_, bytes)| bytes).sum::<u64>());
         assert_eq!(term(&SETTINGS, "files of images"), 288);
-        assert_eq!(term(&SETTINGS, "files that move as they grow"), 64);
+        assert_eq!(term(&SETTINGS, "growing image buffers"), 64);
         assert_eq!(term(&SETTINGS, "receiving"), 40);
         // 1240 for the largest image; for each core 50 for a small one, 64 to work with and 32 for a copy of the file.
         assert_eq!(term(&SETTINGS, "decoders"), 1239 + 2 * 145 + 1);

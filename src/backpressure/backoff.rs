@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A fresh sequence. `base` bounds the first delay, `cap` every delay.
+    /// `base` bounds the first delay, `cap` every delay.
     pub fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap, attempt: 0 }
     }
@@ -30,7 +30,6 @@ impl Backoff {
         self.base.saturating_mul(1 << self.attempt.min(30)).min(self.cap)
     }
 
-    /// Draws the next delay.
     pub fn next_delay(&mut self) -> Duration {
         let bound = self.bound();
         self.attempt = self.attempt.saturating_add(1);
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_bounds_no_delay_is_above_them_and_they_never_shrink() {
+    fn for_any_bounds_no_delay_is_above_them_and_they_never_shrink() {
         fastrand::seed(5);
         for _ in 0..2_000 {
             let (base, cap) = (any_duration(), any_duration());
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_filled_by_few_tries() {
+    fn a_minute_is_filled_by_few_attempts() {
         fastrand::seed(5);
         let (cap, hold) = (Duration::from_secs(10), Duration::from_mins(1));
         for _ in 0..2_000 {
@@ -128,7 +127,7 @@ mod tests {
                 assert!(waited <= most && most <= cap * backoff.attempts(), "{waited:?} of {most:?}");
             }
             // Half the cap on average: about 12, and 7 on the way there.
-            assert!((8..=45).contains(&backoff.attempts()), "{} tries", backoff.attempts());
+            assert!((8..=45).contains(&backoff.attempts()), "{} attempts", backoff.attempts());
         }
     }
 }

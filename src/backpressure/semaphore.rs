@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// First come, first served. Growing takes effect at once; shrinking too for permits that are free, and for permits in use as
-/// they are released.
+/// First come, first served. Growing takes effect at once; shrinking too for permits that are free, and for permits in
+/// use as they are released.
 pub struct ResizableSemaphore {
     permits: Arc<Semaphore>,
     size: Arc<Mutex<Size>>,

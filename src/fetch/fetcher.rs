@@ -19,16 +19,16 @@ use super::settings::{Settings, Timeouts};
 use crate::backpressure::backoff::Backoff;
 use crate::metrics::{Metrics, RetryCause};
 
-/// How often a fetch is tried in one go: once more, for a lost packet or a backend that restarts. Longer outages are left to the
-/// retry queues, where a message takes no place in a worker.
+/// How often a fetch is tried in one go: once more, for a lost packet or a backend that restarts. Longer outages are
+/// left to the retry queues, where a message takes no place in a worker.
 const TRIES: u32 = 2;
 /// Bounds of the delay before the second try.
 const RETRY_BASE: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is waited out in one go.
 const SHORT_RETRY_AFTER: Duration = Duration::from_secs(2);
-/// How long a fetch waits in all for request slots and memory before it is deferred. As long as a host may be silent: a host
-/// that is left waiting for longer may hang up.
+/// How long a fetch waits in all for request slots and memory before it is deferred. As long as a host may be silent: a
+/// host that is left waiting for longer may hang up.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The fetch stage.
@@ -48,8 +48,8 @@ impl Fetcher {
     /// Builds the HTTP client.
     ///
     /// # Errors
-    /// [`Error::Setup`] when a setting is unusable. A machine without a usable resolver is no error here: local files and
-    /// literal addresses need none, so each look-up fails instead.
+    /// [`Error::Setup`] when a setting is unusable. A machine without a usable resolver is no error here: local files
+    /// and literal addresses need none, so each look-up fails instead.
     pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, Error> {
         let &Settings { max_bytes, max_bytes_held, defer, local_files, timeouts, .. } = settings;
         if max_bytes_held < max_bytes {

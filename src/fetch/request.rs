@@ -24,14 +24,15 @@ use crate::excerpt::excerpt;
 /// The formats that are decoded come first; hosts that negotiate then do not send AVIF or HTML.
 const ACCEPTED: &str = "image/jpeg, image/png, image/webp, image/gif, image/bmp, */*;q=0.1";
 
-/// How long an unused connection is kept: long enough for the next image of the same host, short enough that a crawl over
-/// many hosts does not collect sockets.
+/// How long an unused connection is kept: long enough for the next image of the same host, short enough that a crawl
+/// over many hosts does not collect sockets.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 
 /// The resource that a body waits for.
 const MEMORY: &str = "memory";
 
-/// A host that was left waiting for longer than this is not blamed for hanging up: some servers wait no longer for a client.
+/// A host that was left waiting for longer than this is not blamed for hanging up: some servers wait no longer for a
+/// client.
 const HANG_UP: Duration = Duration::from_secs(1);
 
 /// An HTTP client that keeps to the guard and the request limits.

@@ -22,8 +22,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Most bytes of all bodies together, until they are decoded; one body may exceed it. At least `max_bytes`.
     pub max_bytes_held: u64,
-    /// Whether a fetch that would wait for long is refused with [`super::Error::Busy`] or [`super::Error::Failing`], for a
-    /// caller that retries later and has other images to fetch until then.
+    /// Whether a fetch that would wait for long is refused with [`super::Error::Busy`] or [`super::Error::Failing`],
+    /// for a caller that retries later and has other images to fetch until then.
     pub defer: bool,
     /// Whether `file:` URLs are read: only for commands that a user runs on own files.
     pub local_files: bool,
@@ -64,8 +64,8 @@ impl Default for Settings {
     }
 }
 
-/// How long each phase of a fetch may take. Only the host's own time counts, not the time for which this process keeps it
-/// waiting.
+/// How long each phase of a fetch may take. Only the host's own time counts, not the time for which this process keeps
+/// it waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// Name look-up, TCP and TLS.

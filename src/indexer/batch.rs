@@ -21,8 +21,8 @@ use crate::store::{self, ErrorKind, Store, Write, WriteOutcome};
 /// Bounds of the delay before a batch is sent again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long a refusal waits for evidence. Where fewer documents than needed are written in this time, no queue is emptied
-/// quickly, and the breaker's window records them in any case.
+/// How long a refusal waits for evidence. Where fewer documents than needed are written in this time, no queue is
+/// emptied quickly, and the breaker's window records them in any case.
 const EVIDENCE_WAIT: Duration = Duration::from_secs(10);
 
 /// Collects writes into batches and sends them to one store.
@@ -53,7 +53,7 @@ struct RetryReason {
 
 /// A write that the store refused for its content.
 struct RefusedWrite {
-    write: PendingWrite,
+    pending: PendingWrite,
     kind: String,
     reason: String,
 }
@@ -73,15 +73,15 @@ impl Batcher {
 
     /// Collects and sends batches until all senders of `intake` are dropped.
     pub(super) async fn run(self: Arc<Self>, mut intake: mpsc::Receiver<PendingWrite>) {
-        let slots = Arc::new(Semaphore::new(self.settings.in_flight));
+        let in_flight = Arc::new(Semaphore::new(self.settings.in_flight));
         while let Some(first) = intake.recv().await {
             let batch = self.collect(first, &mut intake).await;
-            // Awaiting the slot is the back-pressure: while all are in use, callers wait in the channel.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            // Awaiting the permit is the back-pressure: while all are in use, callers wait in the channel.
+            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
             let batcher = Arc::clone(&self);
             self.tasks.spawn(async move {
                 batcher.write(batch).await;
-                drop(slot);
+                drop(permit);
             });
         }
     }
@@ -121,8 +121,8 @@ impl Batcher {
                     open.extend([second, first]);
                 }
                 Next::Retry(batch, reason) => {
-                    let delay = backoff.next_delay();
-                    tracing::warn!(items = batch.len(), reason = %reason.text, ?delay, "the store did not take a batch; retrying");
+                    let (items, delay) = (batch.len(), backoff.next_delay());
+                    tracing::warn!(items, reason = %reason.text, ?delay, "the store did not take a batch; retrying");
                     self.metrics.retry(RetryCause::Store);
                     last = reason;
                     sleep(delay.min(time_left(&batch))).await;
@@ -186,17 +186,17 @@ impl Batcher {
         match &error.kind {
             ErrorKind::TooLarge => match split(batch) {
                 Ok(next) => next,
-                Err(only) => {
-                    self.reply(only, BulkItem::Rejected, Err(Error::TooLarge));
+                Err(pending) => {
+                    self.reply(pending, BulkItem::Rejected, Err(Error::TooLarge));
                     Next::Done
                 }
             },
             ErrorKind::Refused(reason) => match split(batch) {
                 Ok(next) => next,
-                Err(write) => {
+                Err(pending) => {
                     let mark = self.breaker.record([Evidence::Refused(WHOLE_REQUEST.to_owned())]);
                     let (kind, reason) = (WHOLE_REQUEST.to_owned(), reason.clone());
-                    self.settle_refused(mark, vec![RefusedWrite { write, kind, reason }]);
+                    self.settle_refused(mark, vec![RefusedWrite { pending, kind, reason }]);
                     Next::Done
                 }
             },
@@ -220,20 +220,20 @@ impl Batcher {
         let mark = self.breaker.record(items.filter_map(|(pending, written)| evidence(&pending.write, written)));
         let (mut busy, mut blocked, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let mut last_reason = String::new();
-        for (write, written) in batch.into_iter().zip(written) {
+        for (pending, written) in batch.into_iter().zip(written) {
             match written {
-                WriteOutcome::Indexed => self.reply(write, BulkItem::Indexed, Ok(Outcome::Indexed)),
-                WriteOutcome::Deleted => self.reply(write, BulkItem::Deleted, Ok(Outcome::Deleted)),
-                WriteOutcome::Stale => self.reply(write, BulkItem::Stale, Ok(Outcome::Stale)),
-                WriteOutcome::Rejected { kind, reason } => refused.push(RefusedWrite { write, kind, reason }),
+                WriteOutcome::Indexed => self.reply(pending, BulkItem::Indexed, Ok(Outcome::Indexed)),
+                WriteOutcome::Deleted => self.reply(pending, BulkItem::Deleted, Ok(Outcome::Deleted)),
+                WriteOutcome::Stale => self.reply(pending, BulkItem::Stale, Ok(Outcome::Stale)),
+                WriteOutcome::Rejected { kind, reason } => refused.push(RefusedWrite { pending, kind, reason }),
                 WriteOutcome::Blocked { reason, .. } => {
                     last_reason = reason;
-                    blocked.push(write);
+                    blocked.push(pending);
                 }
                 WriteOutcome::Busy { reason, .. } => {
                     self.metrics.bulk_item(BulkItem::Busy);
                     last_reason = reason;
-                    busy.push(write);
+                    busy.push(pending);
                 }
             }
         }
@@ -258,8 +258,8 @@ impl Batcher {
             }
             return Next::Retry(batch, RetryReason { text: reason, of_items: false });
         }
-        for write in batch {
-            self.reply(write, BulkItem::Blocked, Err(Error::Paused { reason: reason.clone() }));
+        for pending in batch {
+            self.reply(pending, BulkItem::Blocked, Err(Error::Paused { reason: reason.clone() }));
         }
         Next::Done
     }
@@ -269,21 +269,21 @@ impl Batcher {
         let (batcher, deadline) = (Arc::clone(self), Instant::now() + EVIDENCE_WAIT);
         self.tasks.spawn(async move {
             let mut again = Vec::new();
-            for RefusedWrite { mut write, kind, reason } in refused {
+            for RefusedWrite { mut pending, kind, reason } in refused {
                 let open = batcher.breaker.fault(mark, &kind).is_none();
                 match batcher.breaker.await_fault(mark, &kind, deadline).await {
                     Fault::Store => {
-                        batcher.breaker.trip(&write.write, &reason);
+                        batcher.breaker.trip(&pending.write, &reason);
                         let reason = format!("nearly all documents are refused: {kind}: {reason}");
-                        batcher.reply(write, BulkItem::Rejected, Err(Error::Paused { reason }));
+                        batcher.reply(pending, BulkItem::Rejected, Err(Error::Paused { reason }));
                     }
                     // Only later documents were accepted: the mapping may have been corrected in between.
-                    Fault::Document if open && !write.caller.retried => {
-                        write.caller.retried = true;
-                        again.push(write);
+                    Fault::Document if open && !pending.caller.retried => {
+                        pending.caller.retried = true;
+                        again.push(pending);
                     }
                     Fault::Document => {
-                        batcher.reply(write, BulkItem::Rejected, Err(Error::Rejected { kind, reason }));
+                        batcher.reply(pending, BulkItem::Rejected, Err(Error::Rejected { kind, reason }));
                     }
                 }
             }

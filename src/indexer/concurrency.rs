@@ -6,9 +6,9 @@ use tokio::sync::Semaphore;
 
 use crate::backpressure::semaphore::{Permit, ResizableSemaphore};
 
-/// Additive increase, multiplicative decrease: halved at each response that asks for less, one more after as many successes
-/// as there are slots. Workers that share a store thereby come to equal shares of its capacity (Chiu and Jain, "Analysis of
-/// the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
+/// Additive increase, multiplicative decrease: halved at each response that asks for less, one more after as many
+/// successes as there are slots. Workers that share a store thereby come to equal shares of its capacity (Chiu and
+/// Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
 pub(super) struct ConcurrencyLimit {
     slots: ResizableSemaphore,
     max: usize,

@@ -1,7 +1,7 @@
 //! Batches of writes behind one `async fn`.
 //!
-//! Reading order: [`Indexer`] here; `batch`, when a batch is sent and which item is tried again; `concurrency`, how many
-//! requests are in flight at once; [`breaker`], whose fault a refused document is.
+//! Reading order: [`Indexer`] here; `batch`, when a batch is sent and which item is tried again; `concurrency`, how
+//! many requests are in flight at once; [`breaker`], whose fault a refused document is.
 
 mod batch;
 pub mod breaker;

@@ -1,4 +1,4 @@
-//! READ FIRST: the walk of one message, and what each failure on it means.
+//! READ FIRST: the way of one message through the stages, and the meaning of each failure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,26 +20,22 @@ pub struct Pipeline {
     embedder: Embedder,
     indexer: Indexer,
     metrics: Arc<Metrics>,
-    /// Leave out images whose stored document already says the same; costs a look-up per image.
+    /// Leave out images whose stored document is the same already; costs a look-up per image.
     skip_unchanged: bool,
 }
 
 /// Why a message could not be processed; each stage's own error.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The body is not a valid reference.
     #[error(transparent)]
     Message(#[from] message::Error),
-    /// The image could not be fetched, decoded or embedded.
     #[error(transparent)]
     Embed(#[from] embedder::Error),
-    /// The store did not take the document.
     #[error(transparent)]
     Index(#[from] indexer::Error),
 }
 
 impl Pipeline {
-    /// Wires the stages.
     pub fn new(embedder: Embedder, indexer: Indexer, metrics: Arc<Metrics>) -> Self {
         Self { embedder, indexer, metrics, skip_unchanged: false }
     }
@@ -54,7 +50,7 @@ impl Pipeline {
     /// Takes one message from its body to a durable outcome.
     ///
     /// # Errors
-    /// The failure of the stage that failed; [`Failure::verdict`] says what it means.
+    /// The error of the stage that failed; [`Failure::verdict`] says what it means.
     pub async fn process(&self, envelope: &Envelope) -> Result<Outcome, Failure> {
         let reference = message::parse(envelope)?;
         self.metrics.unknown_fields(reference.unknown_fields.len());
@@ -73,7 +69,7 @@ impl Pipeline {
         Ok(outcome)
     }
 
-    /// Waits for writes that are on their way; called after the last message.
+    /// Waits for pending writes; called after the last message.
     pub async fn finish(self) {
         self.indexer.finish().await;
     }
@@ -102,17 +98,18 @@ fn document(reference: ImageReference, content: Content, embedded: Embedded) -> 
     }
 }
 
-/// Failures allowed where waiting commonly helps: the broker's retry tiers take a message through the longest outages
-/// that a single image host is given.
+/// Failures allowed where waiting commonly helps: the retry queues span the longest outage that is granted to a single
+/// image host.
 const TRANSIENT_BUDGET: u32 = 5;
-/// Failures allowed where waiting seldom helps: a host that says 401, 403, 404 or 410 may do so while its object store
-/// catches up with an upload, rarely longer.
+/// Failures allowed where waiting seldom helps: a host may answer 401, 403, 404 or 410 until its object store has
+/// caught up with an upload, rarely for longer.
 const REFUSED_BUDGET: u32 = 2;
 
-/// How long a message waits at a time for a host that fails everybody.
-const OUTAGE_REST: Duration = Duration::from_mins(1);
-/// How long it waits in all. Every message of the host comes back in every rest, so for ever would be too many in the end.
-const LONGEST_OUTAGE: Duration = Duration::from_hours(1);
+/// How long a message waits at a time for a host that has failed.
+const OUTAGE_DELAY: Duration = Duration::from_mins(1);
+/// How long it waits in all. Every message of the host returns after each delay, so without an end they would become
+/// too many.
+const MAX_OUTAGE: Duration = Duration::from_hours(1);
 
 impl Failure {
     /// The HTTP status of the image host, where it answered with an error.
@@ -123,7 +120,7 @@ impl Failure {
         }
     }
 
-    /// What this failure means: the one table, exhaustive on purpose.
+    /// The meaning of this failure: the one table, exhaustive on purpose.
     pub fn verdict(&self) -> Verdict {
         use Verdict::{AwaitHost, DeadLetter, Defer, Requeue, Retry};
         match self {
@@ -148,7 +145,7 @@ impl Failure {
                     Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None }
                 }
                 fetch::Error::Failing { .. } => {
-                    AwaitHost { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST }
+                    AwaitHost { reason: Reason::HostFailed, longest: MAX_OUTAGE, after: OUTAGE_DELAY }
                 }
                 fetch::Error::Busy { .. } => Defer,
                 fetch::Error::Offline { .. } | fetch::Error::Setup { .. } => Requeue,

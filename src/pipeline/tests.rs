@@ -19,7 +19,7 @@ fn status(status: u16) -> Failure {
 }
 
 #[test]
-fn the_message_s_own_fault_is_dead_lettered_at_once() {
+fn a_fault_of_the_message_is_dead_lettered_at_once() {
     let cases = [
         (Failure::Message(message::Error::Empty), Reason::InvalidMessage),
         (refused(fetch::Refusal::Scheme { scheme: "ftp".to_owned() }), Reason::RefusedAddress),
@@ -46,7 +46,7 @@ fn the_message_s_own_fault_is_dead_lettered_at_once() {
 }
 
 #[test]
-fn what_the_image_host_may_mend_is_retried_within_its_budget() {
+fn failures_that_the_host_may_correct_are_retried_within_a_budget() {
     for code in [408, 425, 429, 500, 502, 503, 599] {
         let expected = Retry { reason: Reason::HostFailed, budget: TRANSIENT_BUDGET, after: None };
         assert_eq!(status(code).verdict(), expected, "{code}");
@@ -63,29 +63,29 @@ fn what_the_image_host_may_mend_is_retried_within_its_budget() {
 }
 
 #[test]
-fn a_document_that_the_store_fails_on_alone_is_retried_within_its_budget() {
+fn a_document_that_alone_fails_in_the_store_is_retried_within_a_budget() {
     let failure = Failure::Index(indexer::Error::Failed { held: Duration::ZERO, reason: host() });
     let expected = Retry { reason: Reason::StoreFailed, budget: TRANSIENT_BUDGET, after: None };
     assert_eq!(failure.verdict(), expected);
 }
 
 #[test]
-fn the_host_s_own_wish_travels_with_the_verdict() {
+fn the_verdict_carries_retry_after() {
     let after = Some(Duration::from_secs(7));
     let failure = Failure::Embed(fetch::Error::Status { host: host(), status: 429, retry_after: after }.into());
     assert!(matches!(failure.verdict(), Retry { after: found, .. } if found == after));
 }
 
 #[test]
-fn a_host_that_failed_all_others_rests_and_our_own_haste_blames_nobody() {
+fn a_failed_host_is_waited_for_and_a_busy_process_counts_no_failure() {
     let failing = Failure::Embed(fetch::Error::Failing { host: host(), failures: 4 }.into());
-    let expected = AwaitHost { reason: Reason::HostFailed, longest: LONGEST_OUTAGE, after: OUTAGE_REST };
+    let expected = AwaitHost { reason: Reason::HostFailed, longest: MAX_OUTAGE, after: OUTAGE_DELAY };
     assert_eq!(failing.verdict(), expected);
     assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), Defer);
 }
 
 #[test]
-fn nothing_is_dead_lettered_because_a_service_was_down() {
+fn nothing_is_dead_lettered_because_a_service_is_down() {
     let failures = [
         Failure::Index(indexer::Error::Unavailable { held: Duration::ZERO, reason: host() }),
         Failure::Index(indexer::Error::Paused { reason: host() }),

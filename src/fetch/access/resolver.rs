@@ -1,7 +1,7 @@
 //! Names to addresses that may be connected to.
 //!
-//! The guard is applied here, inside the connector, to the very addresses that are then connected to. A name that resolves
-//! to another address the next time (DNS rebinding) gains nothing.
+//! The guard is applied here, inside the connector, to the very addresses that are then connected to. A name that
+//! resolves to another address the next time (DNS rebinding) gains nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use crate::fetch::access::guard::Guard;
 use crate::fetch::error::{Error, NoAnswer, Refusal};
 
-/// Resolves with the system's configuration (name servers, search domains, hosts file) and returns the addresses that the
-/// guard admits.
+/// Resolves with the system's configuration (name servers, search domains, hosts file) and returns the addresses that
+/// the guard admits.
 pub(in crate::fetch) struct GuardedResolver {
     /// The resolver, or why this machine has none. A look-up returns that as its error, because local files and literal
     /// addresses need no resolver.
@@ -108,7 +108,8 @@ fn build(name_servers: &[SocketAddr], limit: Duration) -> Result<TokioResolver, 
         TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
     };
     let options = builder.options_mut();
-    // Two tries within the limit, with room for the answer: the look-up's own error says more than the connector's time-out.
+    // Two tries within the limit, with room for the answer: the look-up's own error says more than the connector's
+    // time-out.
     options.attempts = 1;
     options.timeout = options.timeout.min(limit * 2 / 5);
     builder.build()

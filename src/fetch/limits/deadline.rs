@@ -1,8 +1,8 @@
-//! The time limits of one fetch. The host's time runs while the fetch waits for the host; the fetch's own waiting time runs
-//! while it waits for a free request slot or for memory.
+//! The time limits of one fetch. The host's time runs while the fetch waits for the host; the fetch's own waiting time
+//! runs while it waits for a free request slot or for memory.
 //!
-//! Only the host's time can count as a failure of the host. When the own waiting time is up, the fetch is deferred, which
-//! counts as no failure.
+//! Only the host's time can count as a failure of the host. When the own waiting time is up, the fetch is deferred,
+//! which counts as no failure.
 
 use std::time::Duration;
 

@@ -1,16 +1,16 @@
-//! How many requests a host may have at once, and whether waiting for it makes sense, judged by its recent requests. Pure: the
-//! time is an argument.
+//! How many requests a host may have at once, and whether waiting for it makes sense, judged by its recent requests.
+//! Pure: the time is an argument.
 //!
-//! A worker has a fixed number of messages in flight. Those that wait for one slow host, or are being answered by it, are
-//! missing to all the other hosts. Fixed numbers cannot bound both, so the bounds follow how the host does:
+//! A worker has a fixed number of messages in flight. Those that wait for one slow host, or are being answered by it,
+//! are missing to all the other hosts. Fixed numbers cannot bound both, so the bounds follow how the host does:
 //!
-//! - A host earns its request limit: a few at first, one more with each answer, half as many after each slow failure. A host
-//!   that drips never holds more than a few messages; a quick one has its full limit after two round trips.
-//! - No more fetches wait for a host than it has answered lately: by Little's law, they wait about as long as "lately" is. A
-//!   quick object store may have any number waiting; a host that drips has none. Further fetches are deferred to a retry
-//!   queue, which counts as no failure.
-//! - A host that failed several requests in a row has failed. One fetch at a time tries whether it has recovered. The others are
-//!   refused at once, which counts neither as their failure nor as an attempt.
+//! - A host earns its request limit: a few at first, one more with each answer, half as many after each slow failure. A
+//!   host that drips never holds more than a few messages; a quick one has its full limit after two round trips.
+//! - No more fetches wait for a host than it has answered lately: by Little's law, they wait about as long as "lately"
+//!   is. A quick object store may have any number waiting; a host that drips has none. Further fetches are deferred to
+//!   a retry queue, which counts as no failure.
+//! - A host that failed several requests in a row has failed. One fetch at a time tries whether it has recovered. The
+//!   others are refused at once, which counts neither as their failure nor as an attempt.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use tokio::time::Instant;
 const INITIAL_LIMIT: usize = 4;
 /// "Lately" is the present span and the one before.
 const SPAN: Duration = Duration::from_secs(2);
-/// How long every fetch may wait after the last free slot was taken: a host that has just got many requests had no time to
-/// answer.
+/// How long every fetch may wait after the last free slot was taken: a host that has just got many requests had no time
+/// to answer.
 const GRACE: Duration = Duration::from_secs(1);
 /// A failure counts only if it took so long: a quick one holds up no message.
 const SLOW: Duration = Duration::from_secs(2);

@@ -1,13 +1,13 @@
 //! Memory for bodies: so many bytes for all fetches of a process together.
 //!
-//! A body reserves memory piece by piece as it grows, and releases it when it is dropped, which is after decoding. So a host
-//! holds no more than it has sent: one that announces much and drips holds little.
+//! A body reserves memory piece by piece as it grows, and releases it when it is dropped, which is after decoding. So a
+//! host holds no more than it has sent: one that announces much and drips holds little.
 //!
-//! Reserved piece by piece, the budget could be used up by bodies that all wait for more of it. So there is one overdraft: the
-//! body that has waited longest grows without the budget, up to the largest image, until it is dropped. Hence one body can
-//! always grow, and all together never hold more than the budget and one image. The alternatives are worse: to reserve the
-//! whole image at the start would trust an announcement, or reserve the largest image for each; to drop one body in favour of
-//! another would fetch it twice.
+//! Reserved piece by piece, the budget could be used up by bodies that all wait for more of it. So there is one
+//! overdraft: the body that has waited longest grows without the budget, up to the largest image, until it is dropped.
+//! Hence one body can always grow, and all together never hold more than the budget and one image. The alternatives are
+//! worse: to reserve the whole image at the start would trust an announcement, or reserve the largest image for each;
+//! to drop one body in favour of another would fetch it twice.
 
 use std::sync::Arc;
 

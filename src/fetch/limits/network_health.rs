@@ -1,8 +1,8 @@
 //! Whether the network has failed, rather than the hosts: no name server answers, or no host can be connected to.
 //!
-//! A host that cannot be reached uses up the attempts that its messages have. But where most of many hosts cannot be reached
-//! at the same time, the fault is on this side. Then no attempt is counted, consumption pauses, and a few of the hosts are
-//! tried until one can be reached.
+//! A host that cannot be reached uses up the attempts that its messages have. But where most of many hosts cannot be
+//! reached at the same time, the fault is on this side. Then no attempt is counted, consumption pauses, and a few of
+//! the hosts are tried until one can be reached.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

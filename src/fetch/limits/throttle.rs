@@ -1,5 +1,5 @@
-//! Slows refusals down while nearly every fetch is refused because its host is busy or has failed. Refusing at once would
-//! only send the whole queue through the retry queues as fast as the broker delivers.
+//! Slows refusals down while nearly every fetch is refused because its host is busy or has failed. Refusing at once
+//! would only send the whole queue through the retry queues as fast as the broker delivers.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use crate::backpressure::window::Window;
 const WINDOW: usize = 64;
 /// So many of the window must have been refused: nine in ten.
 const NEARLY_ALL: usize = 58;
-/// The longest that a refusal is then delayed. Drawn evenly from zero, so that the delayed fetches do not continue all at once.
+/// The longest that a refusal is then delayed. Drawn evenly from zero, so that the delayed fetches do not continue all
+/// at once.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Whether each of the last fetches was refused.

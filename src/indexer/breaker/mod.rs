@@ -1,9 +1,9 @@
 //! Whose fault a refused document is: its own, or the store's.
 //!
-//! A document with a field that the mapping does not take is its producer's fault and is dead-lettered. But with a wrong
-//! mapping, or a broken ingest pipeline, every document is refused, and a whole queue would be dead-lettered. So a refusal
-//! waits for the outcomes of other documents. Where the store is at fault, the breaker trips: nothing is dead-lettered,
-//! consumption pauses, and a few of the refused documents are tried again until one is accepted.
+//! A document with a field that the mapping does not take is its producer's fault and is dead-lettered. But with a
+//! wrong mapping, or a broken ingest pipeline, every document is refused, and a whole queue would be dead-lettered. So
+//! a refusal waits for the outcomes of other documents. Where the store is at fault, the breaker trips: nothing is
+//! dead-lettered, consumption pauses, and a few of the refused documents are tried again until one is accepted.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ impl State {
         self.recent.push(evidence);
     }
 
-    /// Whose fault a refusal of this kind is, judged by the whole window, and by the documents that were recorded with it or
-    /// after it: since `mark` documents were recorded. `None` while that is open.
+    /// Whose fault a refusal of this kind is, judged by the whole window, and by the documents that were recorded with
+    /// it or after it: since `mark` documents were recorded. `None` while that is open.
     fn fault(&self, mark: u64, kind: &str) -> Option<Fault> {
         if self.recent.count(|item| matches!(item, Evidence::Refused(found) if found == kind)) >= TRIP_AT {
             return Some(Fault::Store);

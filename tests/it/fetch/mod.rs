@@ -39,6 +39,7 @@ struct Subject {
 }
 
 impl Subject {
+    #[allow(clippy::needless_pass_by_value)] // Callers make the settings in place.
     fn new(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());
         Self { fetcher: Fetcher::new(&settings, Arc::clone(&metrics)).unwrap(), metrics }

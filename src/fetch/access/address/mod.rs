@@ -34,7 +34,7 @@ const SPECIAL_V4: [BlockV4; 16] = [
     ([240, 0, 0, 0], 4, "a reserved address"),
 ];
 
-/// Blocks inside and outside `2000::/3` that have a name; whatever else lies outside is reserved.
+/// Blocks inside and outside `2000::/3` that have a name; all else outside is reserved.
 const SPECIAL_V6: [BlockV6; 11] = [
     ([0x64, 0xff9b, 1, 0], 48, "a local NAT64 address"),
     ([0x100, 0, 0, 0], 64, "a discard-only address"),
@@ -90,8 +90,8 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
 }
 
 /// The IPv4 address that a packet to this IPv6 address really goes to: IPv4-mapped (`::ffff:0:0/96`) and the well-known
-/// NAT64 prefix (`64:ff9b::/96`). Such an address is exactly as public as the one it carries; in an IPv6-only cluster with
-/// DNS64 every IPv4 host is reached so.
+/// NAT64 prefix (`64:ff9b::/96`). Such an address is exactly as public as the one it carries; in an IPv6-only cluster
+/// with DNS64 every IPv4 host is reached so.
 pub fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(ipv4(high, low)),

@@ -90,7 +90,7 @@ fn an_ipv4_address_in_a_mapped_or_nat64_address_is_judged_itself() {
 }
 
 #[test]
-fn tunnels_are_refused_whatever_they_carry() {
+fn tunnels_are_refused_for_any_address_inside() {
     let tunnels = [
         "::8.8.8.8",
         "::127.0.0.1",

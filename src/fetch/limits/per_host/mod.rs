@@ -24,8 +24,8 @@ pub(in crate::fetch) struct RequestLimiter {
     all: Arc<Semaphore>,
 }
 
-/// Holds only hosts with running or waiting fetches, and hosts with recent failures: a crawl over millions of hosts does not
-/// grow it.
+/// Holds only hosts with running or waiting fetches, and hosts with recent failures: a crawl over millions of hosts
+/// does not grow it.
 struct Hosts {
     max_per_host: usize,
     by_name: HashMap<String, Host>,
@@ -70,8 +70,8 @@ impl RequestLimiter {
         Self { defer, hosts: Arc::new(Mutex::new(hosts)), all: Arc::new(Semaphore::new(max_in_all)) }
     }
 
-    /// Waits until a request may be sent to a host. The host's slot is taken first, so that a fetch that waits for a slow host
-    /// takes nothing from the other hosts.
+    /// Waits until a request may be sent to a host. The host's slot is taken first, so that a fetch that waits for a
+    /// slow host takes nothing from the other hosts.
     ///
     /// # Errors
     /// [`Error::Busy`] and [`Error::Failing`], where fetches that would wait for long are deferred.
@@ -173,7 +173,8 @@ impl Host {
         Self { slots: ResizableSemaphore::new(health.limit()), running: 0, waiting: BTreeSet::new(), health }
     }
 
-    /// The permit of `running` is released after the slots have their new number, so that it vanishes where they are too many.
+    /// The permit of `running` is released after the slots have their new number, so that it vanishes where they are
+    /// too many.
     fn request_ended(&mut self, now: Instant, running: Running) {
         self.running -= 1;
         self.health.request_ended(now, running.since, running.outcome, self.running + self.waiting.len());
