@@ -64,13 +64,8 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A value that the setting does not accept.
-    #[error("{provenance}: {setting}: {reason}")]
-    Value {
-        provenance: Provenance,
-        /// Key or variable.
-        setting: String,
-        reason: String,
-    },
+    #[error("{}: `{key}`: {reason}", path.display())]
+    Value { path: PathBuf, key: String, reason: String },
     /// A variable and its `_FILE` variant are set.
     #[error("both {0} and {0}_FILE are set; unset one of them")]
     Both(String),
@@ -273,14 +268,14 @@ fn from_file(
         let known = settings.values().map(Setting::key).collect();
         return Err(Error::Unknown { path: path.to_owned(), key, known });
     };
-    let provenance = Provenance::File(path.to_owned());
-    let refused = |reason| Error::Value { provenance: provenance.clone(), setting: format!("`{key}`"), reason };
+    let refused = |reason| Error::Value { path: path.to_owned(), key: key.clone(), reason };
     let repeatable = setting.args.iter().any(|arg| matches!(arg.get_action(), ArgAction::Append));
     let values = texts(value, repeatable).map_err(refused)?;
     let values: Vec<OsString> = values.into_iter().map(OsString::from).collect();
     for value in &values {
         setting.check(value).map_err(refused)?;
     }
+    let provenance = Provenance::File(path.to_owned());
     Ok((setting.variable.clone(), Layered { values, provenance, secret: setting.secret }))
 }
 

@@ -99,40 +99,24 @@ impl Embedded {
     /// See [`super::Store::get`].
     pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
         let id = id.to_owned();
-        self.read(move |file| rows::get(file, &id)).await
+        self.blocking(move |inner| inner.read(&inner.reader, |file| rows::get(file, &id))).await
     }
 
     /// See [`super::Store::search`]. Always exact, `approximate` or not.
     pub async fn search(&self, query: &Query) -> Result<Vec<Hit>, Error> {
         let query = query.clone();
-        self.blocking(move |inner| {
-            let hits = inner.searcher.with(&inner.location, |searcher| searcher.hits(&query))?;
-            hits.ok_or_else(|| inner.location.error(ErrorKind::Missing))
-        })
-        .await
+        self.blocking(move |inner| inner.read(&inner.searcher, |searcher| searcher.hits(&query))).await
     }
 
     /// See [`super::Store::count`].
     pub async fn count(&self) -> Result<u64, Error> {
-        self.read(rows::count).await
+        self.blocking(|inner| inner.read(&inner.reader, |file| rows::count(file))).await
     }
 
     /// See [`super::Store::list`].
     pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
         let after = after.map(ToOwned::to_owned);
-        self.read(move |file| rows::list(file, after.as_deref(), limit)).await
-    }
-
-    async fn read<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&File) -> Result<T, error::Error> + Send + 'static,
-    {
-        self.blocking(move |inner| {
-            let found = inner.reader.with(&inner.location, |file| work(file))?;
-            found.ok_or_else(|| inner.location.error(ErrorKind::Missing))
-        })
-        .await
+        self.blocking(move |inner| inner.read(&inner.reader, |file| rows::list(file, after.as_deref(), limit))).await
     }
 
     async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
@@ -146,6 +130,16 @@ impl Embedded {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(cancelled) => Err(Error::new(self, ErrorKind::Unavailable(cancelled.to_string()))),
         })
+    }
+}
+
+impl Inner {
+    fn read<C: From<File>, T>(
+        &self,
+        slot: &ConnectionSlot<C>,
+        work: impl FnOnce(&mut C) -> Result<T, error::Error>,
+    ) -> Result<T, Error> {
+        slot.with(&self.location, work)?.ok_or_else(|| self.location.error(ErrorKind::Missing))
     }
 }
 
