@@ -2,6 +2,8 @@
 //!
 //! Prefix `imgdex_`, base units, and no label whose values come from outside.
 
+mod labels;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,153 +12,15 @@ use prometheus::{
     TextEncoder,
 };
 
-use strum::{IntoStaticStr, VariantArray};
+use strum::VariantArray;
 
+pub use self::labels::{BulkItem, BulkStatus, PauseCause, RetryCause, SessionEnd, Settled, Stage};
 use crate::outcome::Reason;
 
 /// Latency buckets in seconds: from a loopback fetch to the longest time-out.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Age buckets in seconds: from fresh to a day's backlog.
 const AGES: [f64; 9] = [0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0];
-
-/// Declares the values of a label. Each string is the variant's name in `snake_case` and stands nowhere else.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-        #[strum(serialize_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
-    };
-}
-
-label! {
-    /// A stage of the pipeline that is timed.
-    Stage {
-        /// URL to bytes.
-        Fetch,
-        /// Bytes to pixels.
-        Decode,
-        /// Pixels to features.
-        Extract,
-        /// Document to durable.
-        Index,
-        /// All of them.
-        Total,
-    }
-}
-
-label! {
-    /// How a delivery ended.
-    Settled {
-        /// Its document is durable.
-        Indexed,
-        /// Its document is deleted.
-        Deleted,
-        /// A newer version was there.
-        Stale,
-        /// Dead-lettered.
-        Dead,
-        /// Published to a retry queue.
-        Retried,
-        /// Requeued, or lost with its session and redelivered by the broker.
-        Returned,
-    }
-}
-
-label! {
-    /// Why an attempt is made again.
-    RetryCause {
-        /// The image host failed or refused; by a retry queue.
-        Host,
-        /// The host or this worker is busy; by a retry queue, with no attempt counted.
-        Busy,
-        /// The store did not take a batch or an item; in the process.
-        Store,
-        /// The store failed on the document while it took others; by a retry queue.
-        StoreFailed,
-        /// Moved to the quarantine.
-        Suspect,
-        /// Processing panicked.
-        Panic,
-        FetchResolve,
-        FetchConnect,
-        FetchBroken,
-        FetchStatus,
-    }
-}
-
-label! {
-    /// Why consumption pauses.
-    PauseCause {
-        /// There is no session with the broker.
-        Broker,
-        /// A queue is missing or refuses messages.
-        Queues,
-        /// No image host can be reached.
-        Network,
-        IndexMissing,
-        /// The store was made for another model or mapping.
-        Mismatch,
-        WriteBlock,
-        Unauthorized,
-        /// The store refuses nearly all documents.
-        Refusals,
-        /// The store does not respond.
-        Unavailable,
-    }
-}
-
-label! {
-    /// Why a session with the broker ended.
-    SessionEnd {
-        /// There was no connection.
-        Connect,
-        /// The exchange and queues could not be declared.
-        Topology,
-        /// The connection or a channel was lost.
-        Lost,
-        /// The broker cancelled the consumer.
-        Cancelled,
-        /// An acknowledgement did not reach the broker.
-        Ack,
-        /// A retry or dead letter was not confirmed.
-        Publish,
-        /// The process is stopping.
-        Stopped,
-    }
-}
-
-label! {
-    /// How a bulk request ended as a whole.
-    BulkStatus {
-        /// Every item has its own outcome.
-        Ok,
-        TooLarge,
-        Refused,
-        Blocked,
-        /// No usable response.
-        Failed,
-    }
-}
-
-label! {
-    /// How one item of a bulk request ended.
-    BulkItem {
-        /// Durable.
-        Indexed,
-        Deleted,
-        /// A newer version was there.
-        Stale,
-        /// Refused for its content.
-        Rejected,
-        /// The store was busy; sent again.
-        Busy,
-        /// The store takes no writes.
-        Blocked,
-        /// Not taken within the time for retries.
-        GivenUp,
-    }
-}
 
 /// The metrics of one process.
 pub struct Metrics {
