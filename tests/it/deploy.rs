@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgdex::footprint::{self, Bound};
+use imgdex::testing::footprint::{self, Bound};
 use walkdir::WalkDir;
 
 /// Settings that may also be read from the file that `..._FILE` names.
@@ -80,8 +80,8 @@ fn pods_may_take_as_much_memory_as_the_worker() {
     let worker = fs::read_to_string(deploy().join("kubernetes/worker.yaml")).unwrap();
     let (cpu, memory) = worker.split_once("limits: {cpu: \"").unwrap().1.split_once("\", memory: ").unwrap();
     let gibibytes: u64 = memory.split_once("Gi}").unwrap().0.parse().unwrap();
-    let bulk = imgdex::indexer::Settings::default();
-    let fetch = imgdex::fetch::Settings::default();
+    let bulk = imgdex::testing::indexer::Settings::default();
+    let fetch = imgdex::testing::fetch::Settings::default();
     let bound = Bound::of(&footprint::Settings {
         prefetch: 80,
         max_image_bytes: fetch.max_bytes,

@@ -82,7 +82,7 @@ async fn status(store: &Store, common: &Common) -> Result<Exit, Error> {
         Store::Elasticsearch(elasticsearch) => {
             let status = elasticsearch.status().await?;
             let guard = (!status.guarded).then_some(UNGUARDED);
-            let writable = status.indices.iter().any(|(index, _)| index.write_index);
+            let writable = status.indices.iter().any(|(index, _)| index.takes_writes);
             let unwritable = (!writable).then_some("the alias has no write index");
             let records = status.indices.into_iter().map(|(index, documents)| {
                 let mut record = record(store, index, documents, common);
@@ -134,7 +134,7 @@ fn record(store: &Store, index: Index, documents: u64, common: &Common) -> Recor
     }
     Record {
         store: store.to_string(),
-        write_index: index.write_index,
+        write_index: index.takes_writes,
         documents,
         model: index.meta.as_ref().map(|meta| meta.model.clone()),
         fingerprint: index.meta.as_ref().map(|meta| meta.fingerprint.clone()),

@@ -45,7 +45,7 @@ impl Elasticsearch {
         let blocked = |cause, reason| Err(self.error(ErrorKind::Blocked { cause, reason }));
         let indices = self.indices().await?.ok_or_else(|| self.error(ErrorKind::Missing))?;
         self.common_meta(&indices)?.check(model, CURRENT_VERSION, self)?;
-        let Some(index) = indices.iter().find(|index| index.write_index) else {
+        let Some(index) = indices.iter().find(|index| index.takes_writes) else {
             return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
         };
         match index.blocks.iter().find(|block| BLOCKING.contains(&block.as_str())) {

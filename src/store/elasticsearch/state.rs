@@ -22,7 +22,7 @@ pub(super) enum State {
 pub struct Index {
     pub name: String,
     /// Whether writes to the alias go here.
-    pub write_index: bool,
+    pub takes_writes: bool,
     /// The model and mapping it was made for; `None` if imgdex did not make it.
     pub meta: Option<StoreMeta>,
     /// How its mapping differs from the current one.
@@ -70,7 +70,7 @@ pub(super) fn read(name: &str, response: &[u8]) -> Result<State, serde_json::Err
 fn index(name: &str, alias: &str, only: bool, response: &IndexResponse) -> Result<Index, serde_json::Error> {
     Ok(Index {
         name: name.to_owned(),
-        write_index: response.aliases.get(alias).is_some_and(|alias| alias.is_write_index.unwrap_or(only)),
+        takes_writes: response.aliases.get(alias).is_some_and(|alias| alias.is_write_index.unwrap_or(only)),
         meta: StoreMeta::deserialize(&response.mappings["_meta"]).ok(),
         differences: differences(&response.mappings)?,
         blocks: blocks(&response.settings["index"]["blocks"]),
@@ -132,7 +132,7 @@ mod tests {
         let State::Alias(indices) = read_json(&json!({ "images-v1": created() })) else { panic!("not an alias") };
         let expected = Index {
             name: "images-v1".into(),
-            write_index: true,
+            takes_writes: true,
             meta: Some(meta()),
             differences: vec![],
             blocks: vec!["write".into()],
@@ -163,7 +163,7 @@ mod tests {
                 response["b"] = json!({ "aliases": { "images": {} } });
             }
             let State::Alias(indices) = read_json(&response) else { panic!("not an alias") };
-            assert_eq!(indices[0].write_index, expected, "{count} {flag}");
+            assert_eq!(indices[0].takes_writes, expected, "{count} {flag}");
         }
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use imgdex::embedding::Embedding;
-use imgdex::indexer::{Indexer, Settings};
-use imgdex::metrics::Metrics;
-use imgdex::outcome::Outcome;
-use imgdex::store::{self, Document, Store};
+use imgdex::testing::Embedding;
+use imgdex::testing::Metrics;
+use imgdex::testing::Outcome;
+use imgdex::testing::indexer::{Indexer, Settings};
+use imgdex::testing::store::{self, Document, Store};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 

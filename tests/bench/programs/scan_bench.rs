@@ -7,10 +7,10 @@ use std::hint::black_box;
 use std::thread;
 use std::time::Instant;
 
-use imgdex::distance::Mode;
-use imgdex::embedding::Embedding;
-use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
+use imgdex::testing::Embedding;
+use imgdex::testing::Mode;
+use imgdex::testing::model::Manifest;
+use imgdex::testing::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
 use strum::VariantArray;
 
 const DIMS: usize = 512;

@@ -1,7 +1,7 @@
 //! Elasticsearch's answers to bulk requests.
 
-use imgdex::store::elasticsearch::bulk;
-use imgdex::store::{Document, Write, WriteOutcome};
+use imgdex::testing::store::bulk;
+use imgdex::testing::store::{Document, Write, WriteOutcome};
 use serde_json::{Map, Value};
 
 const ALIAS: &str = "images";

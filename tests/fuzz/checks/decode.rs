@@ -1,9 +1,9 @@
 //! Image files.
 
-use imgdex::decode::Error;
-use imgdex::decode::formats::decode;
-use imgdex::decode::preprocess::Preprocess;
-use imgdex::decode::raster::{Limits, Raster, Samples};
+use imgdex::testing::decode::Error;
+use imgdex::testing::decode::Preprocess;
+use imgdex::testing::decode::decode;
+use imgdex::testing::decode::{Limits, Raster, Samples};
 
 /// Enough for every fixture, and little enough to be fast.
 pub const MAX_PIXELS: u64 = 1 << 18;

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use imgdex::fetch::access::address::special;
-use imgdex::fetch::access::guard::Guard;
-use imgdex::fetch::{Refusal, Settings};
+use imgdex::testing::fetch::Guard;
+use imgdex::testing::fetch::special;
+use imgdex::testing::fetch::{Refusal, Settings};
 use ipnet::{IpNet, Ipv6Net};
 use url::{Host, Url};
 

@@ -1,6 +1,6 @@
 //! Bodies of messages.
 
-use imgdex::message::{
+use imgdex::testing::message::{
     self, Envelope, ImageReference, MAX_COLLECTION_BYTES, MAX_ID_BYTES, MAX_METADATA_BYTES, MAX_METADATA_DEPTH,
     MAX_URL_BYTES, MAX_VERSION, Operation, WireReference,
 };

@@ -7,12 +7,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgdex::decode::pixels::Pixels;
-use imgdex::decode::{Decoder, Settings};
-use imgdex::model::Model;
-use imgdex::model::compute::{Compute, KernelChoice, PlanChoice};
-use imgdex::model::manifest::Manifest;
-use imgdex::model::vgg16::{Maps, Vgg16};
+use imgdex::testing::decode::Pixels;
+use imgdex::testing::decode::{Decoder, Settings};
+use imgdex::testing::model::Manifest;
+use imgdex::testing::model::Model;
+use imgdex::testing::model::{Compute, KernelChoice, PlanChoice};
+use imgdex::testing::model::{Maps, Vgg16};
 use serde::Deserialize;
 
 use crate::support::model_folder;
@@ -118,7 +118,7 @@ fn load(manifest: &Manifest, kernel: KernelChoice, plan: PlanChoice) -> Vgg16 {
 }
 
 fn load_with(manifest: &Manifest, compute: &Compute) -> Vgg16 {
-    imgdex::model::load::load_vgg16(manifest, &model_folder(), compute).unwrap()
+    imgdex::testing::model::load_vgg16(manifest, &model_folder(), compute).unwrap()
 }
 
 /// Each sum is added up in the same order for any number of threads.

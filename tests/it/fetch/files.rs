@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use imgdex::fetch::{Error, Refusal, Settings};
+use imgdex::testing::fetch::{Error, Refusal, Settings};
 use url::Url;
 
 use super::Subject;

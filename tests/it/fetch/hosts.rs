@@ -6,7 +6,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::future::join_all;
-use imgdex::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
+use imgdex::testing::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
 
 use super::{PATIENT, SHORT, Subject, reaching};
 use crate::support::http::{Act, WebHost, answer, send};

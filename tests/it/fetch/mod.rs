@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use imgdex::fetch::{Error, Fetcher, Settings, Timeouts};
-use imgdex::metrics::Metrics;
+use imgdex::testing::Metrics;
+use imgdex::testing::fetch::{Error, Fetcher, Settings, Timeouts};
 use url::Url;
 
 use crate::support::http::WebHost;

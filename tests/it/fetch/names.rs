@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use imgdex::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
+use imgdex::testing::fetch::{Error, NoAnswer, Refusal, Settings, Timeouts};
 use url::Url;
 
 use super::{PATIENT, SHORT, Subject, reaching};

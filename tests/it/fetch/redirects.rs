@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use imgdex::fetch::{Error, Refusal, Settings};
+use imgdex::testing::fetch::{Error, Refusal, Settings};
 use secrecy::SecretString;
 
 use super::{Subject, reaching};

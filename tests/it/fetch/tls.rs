@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use imgdex::fetch::{Error, Fetcher, NoAnswer, Settings};
-use imgdex::metrics::Metrics;
+use imgdex::testing::Metrics;
+use imgdex::testing::fetch::{Error, Fetcher, NoAnswer, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use imgdex::fetch::{Error, Settings, Timeouts};
+use imgdex::testing::fetch::{Error, Settings, Timeouts};
 
 use super::{PATIENT, Subject, reaching};
 use crate::support::http::{Act, WebHost, answer, send};
@@ -92,7 +92,7 @@ async fn a_host_that_hangs_up_while_we_wait_for_memory_is_not_counted_as_failed(
 #[tokio::test]
 async fn a_budget_smaller_than_one_image_is_refused() {
     let settings = Settings { max_bytes: 1001, max_bytes_held: 1000, ..Settings::default() };
-    let metrics = std::sync::Arc::new(imgdex::metrics::Metrics::new("test", "test").unwrap());
-    let error = imgdex::fetch::Fetcher::new(&settings, metrics).err().expect("it could not be used");
+    let metrics = std::sync::Arc::new(imgdex::testing::Metrics::new("test", "test").unwrap());
+    let error = imgdex::testing::fetch::Fetcher::new(&settings, metrics).err().expect("it could not be used");
     assert!(error.to_string().contains("1000 bytes, which is less than one may have, 1001"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 use lapin::message::Delivery;
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Guarantee 14: a message that crashes the worker is dead-lettered, and no other one with it.
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use imgdex::decode::preprocess::{Preprocess, Sampling};
-use imgdex::decode::{Decoder, Settings};
+use imgdex::testing::decode::{Decoder, Settings};
+use imgdex::testing::decode::{Preprocess, Sampling};
 use serde::Deserialize;
 
 const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];

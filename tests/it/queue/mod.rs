@@ -3,8 +3,8 @@
 mod publish;
 mod receipts;
 
-use imgdex::broker::Error;
-use imgdex::broker::publish::Publisher;
+use imgdex::testing::broker::Error;
+use imgdex::testing::broker::Publisher;
 use lapin::options::{BasicGetOptions, BasicNackOptions, ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};

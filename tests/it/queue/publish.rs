@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::broker::publish::{Publisher, Refused};
-use imgdex::clock::now_ms;
+use imgdex::testing::broker::{Publisher, Refused};
+use imgdex::testing::now_ms;
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use imgdex::broker::consumer::Consumer;
-use imgdex::broker::headers;
-use imgdex::broker::receipt::{Cause, Receipt};
-use imgdex::clock::now_ms;
-use imgdex::health::Condition;
-use imgdex::metrics::Metrics;
-use imgdex::outcome::{Outcome, Reason, Verdict};
+use imgdex::testing::Condition;
+use imgdex::testing::Metrics;
+use imgdex::testing::broker::Consumer;
+use imgdex::testing::broker::headers;
+use imgdex::testing::broker::{Cause, Receipt};
+use imgdex::testing::now_ms;
+use imgdex::testing::{Outcome, Reason, Verdict};
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use tokio::sync::watch;

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::distance::Mode;
-use imgdex::embedding::Embedding;
-use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
+use imgdex::testing::Embedding;
+use imgdex::testing::Mode;
+use imgdex::testing::model::Manifest;
+use imgdex::testing::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
 use serde::Deserialize;
 
 use crate::support::elasticsearch::Alias;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 use lapin::message::Delivery;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use imgdex::model::manifest::Manifest;
-use imgdex::store::{Settings, Store};
+use imgdex::testing::model::Manifest;
+use imgdex::testing::store::{Settings, Store};
 use serde_json::Value;
 
 /// The server's address, without a slash at its end.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use imgdex::model::manifest::Manifest;
-use imgdex::store::StoreMeta;
-use imgdex::store::elasticsearch::mapping;
+use imgdex::testing::model::Manifest;
+use imgdex::testing::store::StoreMeta;
+use imgdex::testing::store::mapping;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 //! What a worker needs: queues in a real RabbitMQ, an index in a real Elasticsearch, a web server of images.
 
-use imgdex::model::manifest::Manifest;
+use imgdex::testing::model::Manifest;
 use reqwest::Method;
 use serde_json::Value;
 

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use imgdex::broker::Settings;
-use imgdex::broker::publish::Publisher;
-use imgdex::broker::topology::Topology;
+use imgdex::testing::broker::Publisher;
+use imgdex::testing::broker::Settings;
+use imgdex::testing::broker::Topology;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,

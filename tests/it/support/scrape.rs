@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::metrics::Metrics;
+use imgdex::testing::Metrics;
 
 /// All metrics at one moment.
 pub struct Scrape {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 use serde_json::json;
 
 use crate::support::flow::{Flow, sorted};

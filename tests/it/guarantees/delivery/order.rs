@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::fetch;
-use imgdex::outcome::Verdict;
-use imgdex::pipeline::Failure;
+use imgdex::testing::Failure;
+use imgdex::testing::Verdict;
+use imgdex::testing::fetch;
 use reqwest::Method;
 use serde_json::{Value, json};
 

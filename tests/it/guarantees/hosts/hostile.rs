@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 
 use super::bombs::{self, gzipped_zeros};
 use super::{mib, resident, until_indexed};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{ImageFormat, Rgb, RgbImage};
-use imgdex::decode;
-use imgdex::footprint::{Bound, Settings};
+use imgdex::testing::decode;
+use imgdex::testing::footprint::{Bound, Settings};
 
 use super::bombs::{Png, deflated_zeros};
 use super::{mib, resident, until_indexed};
@@ -68,7 +68,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
         .await;
     assert!(most > size && most <= BUDGET + LARGEST, "{} MiB of files were held at once", mib(most));
 
-    let bulk = imgdex::indexer::Settings::default();
+    let bulk = imgdex::testing::indexer::Settings::default();
     let bound = Bound::of(&Settings {
         prefetch: PREFETCH,
         max_image_bytes: LARGEST,

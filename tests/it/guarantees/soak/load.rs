@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use fastrand::Rng;
-use imgdex::broker::Error;
-use imgdex::broker::publish::Publisher;
+use imgdex::testing::broker::Error;
+use imgdex::testing::broker::Publisher;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use imgdex::embedding::Embedding;
-use imgdex::indexer::{Error, Indexer, Settings};
-use imgdex::metrics::Metrics;
-use imgdex::outcome::Outcome;
-use imgdex::store::{Document, Settings as StoreSettings, Store};
+use imgdex::testing::Embedding;
+use imgdex::testing::Metrics;
+use imgdex::testing::Outcome;
+use imgdex::testing::indexer::{Error, Indexer, Settings};
+use imgdex::testing::store::{Document, Settings as StoreSettings, Store};
 
 use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 

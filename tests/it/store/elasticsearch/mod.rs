@@ -5,9 +5,9 @@ mod indexer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use imgdex::distance::Mode;
-use imgdex::embedding::Embedding;
-use imgdex::store::{Blocked, Document, Error, ErrorKind, Query, Store, Target, Write, WriteOutcome};
+use imgdex::testing::Embedding;
+use imgdex::testing::Mode;
+use imgdex::testing::store::{Blocked, Document, Error, ErrorKind, Query, Store, Target, Write, WriteOutcome};
 use reqwest::Method;
 use serde_json::json;
 use strum::VariantArray;
@@ -72,7 +72,7 @@ async fn an_index_is_created_once_and_records_its_model() {
     store.check(&model()).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 0);
 
-    let other = imgdex::model::manifest::Manifest::find("vgg16-keras").unwrap();
+    let other = imgdex::testing::model::Manifest::find("vgg16-keras").unwrap();
     let error = store.create(&other).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Mismatch { .. }) && error.to_string().contains("vgg16-keras"), "{error}");
     assert!(matches!(store.check(&other).await, Err(Error { kind: ErrorKind::Mismatch { .. }, .. })));

@@ -6,9 +6,9 @@ mod search;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use imgdex::embedding::Embedding;
-use imgdex::model::manifest::Manifest;
-use imgdex::store::{Document, Error, ErrorKind, Settings, Store, Write, WriteOutcome};
+use imgdex::testing::Embedding;
+use imgdex::testing::model::Manifest;
+use imgdex::testing::store::{Document, Error, ErrorKind, Settings, Store, Write, WriteOutcome};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -177,7 +177,7 @@ async fn a_missing_store_is_an_error_until_it_is_created() {
     let Err(Error { kind: ErrorKind::Blocked { cause, .. }, .. }) = store.write(&[put("a", 1)]).await else {
         panic!("written")
     };
-    assert_eq!(cause, imgdex::store::Blocked::IndexMissing);
+    assert_eq!(cause, imgdex::testing::store::Blocked::IndexMissing);
     assert!(!path.parent().unwrap().exists(), "reading creates nothing");
 
     // An empty file, as a kill during creation leaves it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use imgdex::store::{Store, Write, WriteOutcome};
+use imgdex::testing::store::{Store, Write, WriteOutcome};
 
 use super::{created, delete, document, integrity, model, open, search, vector};
 use crate::support::poll;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::distance::Mode;
-use imgdex::embedding::Embedding;
-pub use imgdex::store::Query;
-use imgdex::store::{Document, Error, ErrorKind, Store, Target, Write};
+use imgdex::testing::Embedding;
+use imgdex::testing::Mode;
+pub use imgdex::testing::store::Query;
+use imgdex::testing::store::{Document, Error, ErrorKind, Store, Target, Write};
 use strum::VariantArray;
 
 use super::{created, delete, document, open, vector};

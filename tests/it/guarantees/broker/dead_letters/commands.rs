@@ -1,6 +1,6 @@
 //! Dead letters and the state of an image from the command line: `imgdex dlq`, `imgdex why`.
 
-use imgdex::broker::headers;
+use imgdex::testing::broker::headers;
 use serde_json::{Value, json};
 
 use crate::support::flow::Flow;
