@@ -33,7 +33,7 @@ lint() {
 }
 
 doc() {
-    step doc env RUSTDOCFLAGS=-Dwarnings cargo doc "${cargo_flags[@]}" --no-deps
+    step doc env RUSTDOCFLAGS=-Dwarnings cargo doc "${cargo_flags[@]}" --no-deps --document-private-items
 }
 
 # The portable kernel on the CPUs that have no kernel of their own. Static, so that neither linker nor libraries of aarch64 are needed.
