@@ -2,7 +2,7 @@
 //! Pure: the time is an argument.
 //!
 //! A worker has a fixed number of messages in flight. Those that wait for one slow host, or are being answered by it,
-//! are missing to all the other hosts. Fixed numbers cannot bound both, so the bounds follow how the host does:
+//! are unavailable to all other hosts. Fixed numbers cannot bound both, so the bounds follow how the host does:
 //!
 //! - A host earns its request limit: a few at first, one more with each answer, half as many after each slow failure. A
 //!   host that drips never holds more than a few messages; a quick one has its full limit after two round trips.
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 const INITIAL_LIMIT: usize = 4;
 /// "Lately" is the present span and the one before.
 const SPAN: Duration = Duration::from_secs(2);
-/// How long every fetch may wait after the last free slot was taken: a host that has just got many requests had no time
+/// How long any fetch may wait after the last free slot was taken: a host that has just got many requests had no time
 /// to answer.
 const GRACE: Duration = Duration::from_secs(1);
 /// A failure counts only if it took so long: a quick one holds up no message.

@@ -32,7 +32,7 @@ pub(in crate::fetch) struct Reservation {
 }
 
 impl MemoryBudget {
-    /// What is held is shown in the metrics.
+    /// The metrics show how many bytes are held.
     pub(in crate::fetch) fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
         let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self { bytes: Arc::new(Semaphore::new(permits)), overdraft: Arc::new(Semaphore::new(1)), metrics }
@@ -54,7 +54,7 @@ impl Reservation {
         if self.overdraft.is_none() {
             let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
             let (budget, overdraft) = (Arc::clone(&self.budget.bytes), Arc::clone(&self.budget.overdraft));
-            // Both queues are first come, first served. The semaphores are never closed, which alone gives no permit.
+            // Both queues are first come, first served. The semaphores are never closed, so each wait ends with a permit.
             tokio::select! {
                 biased;
                 permit = budget.acquire_many_owned(wanted) => match (&mut self.reserved, permit.ok()) {
