@@ -24,7 +24,7 @@ pub struct Embedder {
 
 /// An image's embedding, with the properties of the file that decoding found.
 #[derive(Debug)]
-pub struct Embedded {
+pub struct EmbeddedImage {
     /// The size of the image as stored in the file.
     pub size: Size,
     /// The format of the file, by its magic bytes.
@@ -54,11 +54,11 @@ impl Embedder {
     }
 
     /// Decodes an image and computes its features.
-    pub async fn embed(&self, bytes: Bytes, priority: Priority) -> Result<Embedded, Error> {
+    pub async fn embed(&self, bytes: Bytes, priority: Priority) -> Result<EmbeddedImage, Error> {
         let picture = self.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
         let (size, format) = (picture.size, picture.format);
         let embedding = self.timed(Stage::Extract, self.extractor.embed(picture.pixels, priority)).await?;
-        Ok(Embedded { size, format, embedding })
+        Ok(EmbeddedImage { size, format, embedding })
     }
 
     async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {

@@ -53,7 +53,7 @@ enum Command {
     /// Create and inspect the index of a store
     Mappings(mappings::MappingsArgs),
     /// Fetch, import and inspect the weights
-    Model(model::ModelArgs),
+    Model(model::ModelCommand),
     /// Import documents from an export
     Import(import::ImportArgs),
     /// Export documents with their vectors

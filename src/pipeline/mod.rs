@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::clock::now_ms;
-use crate::embedder::{self, Embedded, Embedder};
+use crate::embedder::{self, EmbeddedImage, Embedder};
 use crate::extract::{self, Priority};
 use crate::indexer::{self, Indexer};
 use crate::message::{self, Envelope, ImageReference, Operation};
@@ -80,8 +80,8 @@ struct Content {
     sha256: String,
 }
 
-fn document(reference: ImageReference, content: Content, embedded: Embedded) -> Document {
-    let Embedded { size, format, embedding } = embedded;
+fn document(reference: ImageReference, content: Content, embedded: EmbeddedImage) -> Document {
+    let EmbeddedImage { size, format, embedding } = embedded;
     Document {
         id: reference.id,
         url: reference.url.map(String::from).unwrap_or_default(),

@@ -91,7 +91,7 @@ impl fmt::Display for Error {
             Refused(reason) => write!(f, "{store}: refused: {reason}"),
             Missing => write!(f, "{store} does not exist; create it with `imgdex mappings apply --store {store}`"),
             Mismatch { what, found, expected, advice } => {
-                write!(f, "{store}: {what} is {found}, but {expected} is needed; {advice}")
+                write!(f, "{store}: {what} is {found}, expected {expected}; {advice}")
             }
             UnknownId(id) => write!(f, "{store}: there is no document {id:?} with a vector"),
         }

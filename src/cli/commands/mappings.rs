@@ -127,7 +127,7 @@ fn record(store: &Store, index: Index, documents: u64, common: &Common) -> Recor
     let is_current = index.meta.as_ref().is_none_or(|meta| meta.mapping_version == mapping::CURRENT_VERSION);
     for difference in index.differences.iter().filter(|_| is_current) {
         let (part, found, expected) = (&difference.part, &difference.found, &difference.expected);
-        problems.push(format!("{}: {part} is {found}, but {expected} is needed", index.name));
+        problems.push(format!("{}: {part} is {found}, expected {expected}", index.name));
     }
     if !index.blocks.is_empty() {
         problems.push(format!("{} has blocks: {}", index.name, index.blocks.join(", ")));

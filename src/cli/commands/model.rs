@@ -14,7 +14,7 @@ use crate::model::{download, load, weights};
 
 /// Fetch, import and inspect the weights.
 #[derive(Args, Debug)]
-pub struct ModelArgs {
+pub struct ModelCommand {
     #[command(subcommand)]
     action: Action,
 }
@@ -104,7 +104,7 @@ struct Record {
 }
 
 /// Runs the command.
-pub async fn run(args: ModelArgs) -> Result<Exit, Error> {
+pub async fn run(args: ModelCommand) -> Result<Exit, Error> {
     match args.action {
         Action::Fetch(fetch) => self::fetch(&fetch).await,
         Action::Import(Import { folder, file }) => import(&folder, file).await,

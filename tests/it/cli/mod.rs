@@ -225,7 +225,7 @@ fn an_export_is_imported_into_another_store() {
 
     let other = ["--store", &format!("sqlite:{}", home.text("other.db"))];
     home.run(&[&["mappings", "apply", "--model", "vgg16"], &other[..]].concat()).exits(0);
-    home.run(&[&["import"], &other[..], &[&file]].concat()).exits(64).says("its model is vgg16, but stub is needed");
+    home.run(&[&["import"], &other[..], &[&file]].concat()).exits(64).says("its model is vgg16, expected stub");
     std::fs::write(home.path("foreign.ndjson"), "{\"a\":1}\n").unwrap();
     home.run(&["import", &home.text("foreign.ndjson")]).exits(74).says("not an export of imgdex");
     home.run(&["export", &home.text("all.csv")]).exits(2).says("must end in .ndjson");
@@ -292,7 +292,7 @@ fn each_mistake_has_its_exit_code_and_a_remedy() {
     home.run(&["index", "--model", "stub", &photo]).exits(0);
     home.run(&["search", &home.text("none.png")]).exits(1).says("none.png");
     home.run(&["search", &home.text("photos")]).exits(2).says("one image");
-    home.run(&["search", "--model", "vgg16", &photo]).exits(64).says("its model is stub, but vgg16 is needed");
+    home.run(&["search", "--model", "vgg16", &photo]).exits(64).says("its model is stub, expected vgg16");
     home.run(&["search", "--id", "unknown"]).exits(1).says("there is no document \"unknown\"");
     home.run(&["index", &home.text("none")]).exits(1).says("failed: ");
     home.run(&["search", "http://127.0.0.1:9/x.png"]).exits(1).says("127.0.0.1");
