@@ -17,6 +17,9 @@ const ABREAST: usize = 48;
 /// The most bytes of several source lines side by side: about what the cache of a core holds.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
 
+/// The size for which the code is compiled once more: the input of VGG16 and most other networks.
+const USUAL_SIZE: usize = 224;
+
 /// The source pixels that make up one target pixel.
 struct Window {
     first: usize,
@@ -46,7 +49,15 @@ impl<const CHANNELS: usize> WithSimd for Resize<'_, CHANNELS> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<u8> {
-        let Self { lines, size } = self;
+        // Loops of a constant length are a few per cent faster with three channels.
+        if CHANNELS == 3 && self.size == USUAL_SIZE { self.resize(USUAL_SIZE) } else { self.resize(self.size) }
+    }
+}
+
+impl<const CHANNELS: usize> Resize<'_, CHANNELS> {
+    #[inline(always)]
+    fn resize(&self, size: usize) -> Vec<u8> {
+        let lines = self.lines;
         let (columns, rows) = (windows(lines.width(), size), windows(lines.height(), size));
         let mut group = Group::<CHANNELS>::new(lines, size);
         let mut resized = vec![[0; CHANNELS]; size];

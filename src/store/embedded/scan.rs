@@ -69,16 +69,17 @@ impl RowSums<'_> {
                 let (query, row) = unsafe { (simd.load(query.add(at)), simd.load(row.add(at))) };
                 add(accumulator, query, row)
             };
-            let mut accumulators = [simd.splat(0.0); ACCUMULATORS];
+            let [mut a, mut b, mut c, mut d] = [simd.splat(0.0); ACCUMULATORS];
             for group in 0..registers / ACCUMULATORS {
-                for (number, accumulator) in accumulators.iter_mut().enumerate() {
-                    *accumulator = step(*accumulator, group * ACCUMULATORS + number);
-                }
+                let first = group * ACCUMULATORS;
+                a = step(a, first);
+                b = step(b, first + 1);
+                c = step(c, first + 2);
+                d = step(d, first + 3);
             }
             for register in registers / ACCUMULATORS * ACCUMULATORS..registers {
-                accumulators[0] = step(accumulators[0], register);
+                a = step(a, register);
             }
-            let [a, b, c, d] = accumulators;
             *sum = simd.sum(simd.add(simd.add(a, b), simd.add(c, d)));
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::first_layer::{FirstConvolution, Patch};
 use super::geometry::{Convolution, Tile, Tiling};
 use super::maps::{Map, SharedFloats};
-use super::steps::{LINES, Multiply, TileSite, ToOutputs, ToPoints, Window, points_before};
+use super::steps::{LINES, Multiply, TileSite, TileSource, ToOutputs, ToPoints, points_before};
 use super::threads::Worker;
 use super::transform::{Algorithm, F4, F7};
 use crate::simd::{Buffer, CACHE_LINE, Simd};
@@ -171,10 +171,10 @@ impl ConvolutionPass<'_> {
         tiles: Range<usize>,
         sites: &mut Vec<TileSite>,
         buffer: &'a mut Buffer,
-    ) -> Window<'a> {
+    ) -> TileSource<'a> {
         let &Tiling { tile, strip, .. } = tiling;
         let source = match self.input {
-            Input::Map(floats, map) => Window::of_map(floats, &map, self.from_image),
+            Input::Map(floats, map) => TileSource::of_map(floats, &map, self.from_image),
             Input::Pixels(first, pixels) => {
                 let (image, row, left) = tiling.position(tiles.start);
                 let (last, _, right) = tiling.position(tiles.end - 1);
@@ -183,7 +183,7 @@ impl ConvolutionPass<'_> {
                 let patch = Patch::new(self.from_image + image, corner, extent);
                 buffer.grow(self.convolution.inputs / S::LANES * patch.plane(S::LANES));
                 simd.vectorize(first.fill(pixels, patch, buffer));
-                Window::of_patch(SharedFloats::new(buffer), &patch, S::LANES)
+                TileSource::of_patch(SharedFloats::new(buffer), &patch, S::LANES)
             }
         };
         let (size, target) = (self.convolution.size, &self.target.1);

@@ -34,7 +34,7 @@ pub(super) struct TileSite {
 
 /// The memory that tiles are read from.
 #[derive(Clone, Copy)]
-pub(super) struct Window<'a> {
+pub(super) struct TileSource<'a> {
     floats: SharedFloats<'a>,
     /// Offset of the first image, and floats from an image to the next.
     start: usize,
@@ -48,7 +48,7 @@ pub(super) struct Window<'a> {
     plane: usize,
 }
 
-impl<'a> Window<'a> {
+impl<'a> TileSource<'a> {
     pub(super) fn of_map(floats: SharedFloats<'a>, map: &Map, first: usize) -> Self {
         let (image, row, plane) = (map.image(), map.row(), map.plane());
         Self { floats, start: first * image, image, top: 0, left: 0, row, plane }
@@ -78,7 +78,7 @@ pub(super) fn points_before(points: usize, inputs: usize, part: usize, tile: usi
 
 /// First step: inputs to points.
 pub(super) struct ToPoints<'a, F, const M: usize, const A: usize> {
-    source: Window<'a>,
+    source: TileSource<'a>,
     sites: &'a [TileSite],
     /// Which blocks of channels.
     blocks: Range<usize>,
@@ -91,7 +91,7 @@ pub(super) struct ToPoints<'a, F, const M: usize, const A: usize> {
 impl<'a, F, const M: usize, const A: usize> ToPoints<'a, F, M, A> {
     pub(super) fn new(
         convolution: &Convolution,
-        source: Window<'a>,
+        source: TileSource<'a>,
         sites: &'a [TileSite],
         blocks: Range<usize>,
         points: SharedFloats<'a>,
