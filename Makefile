@@ -9,10 +9,10 @@ demo: ## index 20 real photographs and search with an altered copy of one; needs
 test: ## every check and test, with an own RabbitMQ and Elasticsearch; ES=8.16.3 takes the older server
 	tests/run.sh
 
-guarantees: ## the promises of docs/reliability.md with their full counts, and a report
+guarantees: ## the guarantees of docs/reliability.md with their full counts, and a report
 	tests/run.sh guarantees
 
-soak: ## kills, restarts and blocks at random, then the books are checked; SECONDS=600, SEED=n plays a printed seed again
+soak: ## kills, restarts and blocks at random, then every message is accounted for; SECONDS=600, SEED=n repeats a printed seed
 	IMGDEX_SOAK_SECONDS=$(SECONDS) IMGDEX_SOAK_SEED=$(SEED) tests/run.sh soak
 
 bench: ## the measurements of tests/bench; BENCH=NAME runs one

@@ -15,14 +15,16 @@ pub struct AtomicFile {
 impl AtomicFile {
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut builder = Builder::new();
-        builder.prefix(".").suffix(".part");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!(".{name}.");
+        builder.prefix(&prefix).suffix(".part");
         // As other new files: what the umask leaves of it. Packed weights and exports are for other users, too.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         Ok(Self { writer: BufWriter::new(builder.tempfile_in(folder(path))?), path: path.to_owned() })
     }
 
-    /// Gives the file its name, in place of one that has it already.
+    /// Gives the file its name, in place of one that has it already. An error may come after that, from making the name durable.
     pub fn commit(self) -> io::Result<()> {
         let file = self.writer.into_inner()?;
         file.as_file().sync_all()?;

@@ -3,7 +3,6 @@
 //! The pipeline, `embed` and `search` use it, and none of them repeats the order of these stages.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use url::Url;
@@ -50,22 +49,15 @@ impl Embedder {
 
     /// The bytes of an image, within the limits of the fetcher.
     pub async fn fetch(&self, url: &Url) -> Result<Bytes, Error> {
-        Ok(self.timed(Stage::Fetch, self.fetcher.get(url)).await?)
+        Ok(self.metrics.timed(Stage::Fetch, self.fetcher.get(url)).await?)
     }
 
     /// Decodes an image and computes its features.
     pub async fn embed(&self, bytes: Bytes, priority: Priority) -> Result<EmbeddedImage, Error> {
-        let picture = self.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
+        let picture = self.metrics.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
         let (size, format) = (picture.size, picture.format);
-        let embedding = self.timed(Stage::Extract, self.extractor.embed(picture.pixels, priority)).await?;
+        let embedding = self.metrics.timed(Stage::Extract, self.extractor.embed(picture.pixels, priority)).await?;
         Ok(EmbeddedImage { size, format, embedding })
-    }
-
-    async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
-        let start = Instant::now();
-        let result = work.await;
-        self.metrics.stage(stage, start.elapsed());
-        result
     }
 }
 

@@ -9,7 +9,7 @@ pub type Condition = Result<(), String>;
 /// The worker is ready when all of these are met.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// There is a session with the broker.
+    /// There is a session with the broker, and the queues accept messages.
     pub broker: watch::Receiver<Condition>,
     /// The store answers, is made for this model and mapping, and accepts writes.
     pub store: watch::Receiver<Condition>,

@@ -40,7 +40,7 @@ pub struct Ended {
 pub type Report<'a> = &'a mut (dyn FnMut(Result<(), &Failed>) + Send);
 
 /// What became of one source.
-type Settled = Result<Outcome, Failure>;
+type Processed = Result<Outcome, Failure>;
 
 /// Takes sources until there are no more, `stop` is cancelled or the store breaks. What is in flight is finished.
 ///
@@ -98,7 +98,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn start(&mut self, item: Item, tasks: &mut JoinSet<Settled>) {
+    fn start(&mut self, item: Item, tasks: &mut JoinSet<Processed>) {
         match item {
             Ok(Source { name, mut reference, .. }) => {
                 if reference.collection.is_none() {
@@ -114,7 +114,7 @@ impl Run<'_> {
         }
     }
 
-    fn settle(&mut self, done: Result<(task::Id, Settled), task::JoinError>) {
+    fn settle(&mut self, done: Result<(task::Id, Processed), task::JoinError>) {
         let id = done.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
         let name = self.names.remove(&id).unwrap_or_default();
         let result = match done {
@@ -146,7 +146,7 @@ impl Run<'_> {
     }
 }
 
-async fn process(pipeline: &Pipeline, reference: &WireReference) -> Settled {
+async fn process(pipeline: &Pipeline, reference: &WireReference) -> Processed {
     let body = serde_json::to_vec(reference).map_err(|error| message::Error::Json(error.to_string()))?;
     pipeline.process(&Envelope { body, first_received_ms: now_ms(), ..Envelope::default() }).await
 }

@@ -42,7 +42,7 @@
 //! | [`broker`] | sessions, receipts, publishing, topology, browsing of queues; knows no images |
 //! | **leaves** | |
 //! | [`metrics`] | every metric, declared once |
-//! | [`outcome`] | the words that all parts share: `Outcome`, `Verdict`, `Reason` |
+//! | [`outcome`] | `Outcome`, `Verdict` and `Reason` of a message, shared by stages, broker and metrics |
 //! | [`config`] | settings from flags, environment and file |
 //! | [`embedding`], [`distance`] | the vector type; the four modes and their formulas |
 //! | [`backpressure`] | back-off, resizable semaphore, window of the last outcomes |
@@ -61,7 +61,7 @@
 //!   checked before the first write and the first search.
 //! - `model::load` is the only match over architectures.
 //! - Traits are few, and each has several implementations: [`model::Model`]; instruction sets and the work compiled for them
-//!   in `simd`; the forward pass of any instruction set in `model::vgg16::kernels`.
+//!   in `simd`; Winograd's algorithms and the forward pass of any instruction set in `model::vgg16::kernels`.
 //! - `unsafe` stands in `simd`, in `model::vgg16::kernels` and in the embedded store's scan alone, each block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 

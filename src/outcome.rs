@@ -1,4 +1,4 @@
-//! The words that all parts share: what became of a message, what is to be done with one that failed, and why.
+//! Outcome, verdict and reason of a message: shared by stages, broker and metrics.
 //!
 //! Imports nothing of this crate, so that stages, broker and metrics can name an outcome without knowing each other.
 

@@ -25,7 +25,8 @@ pub struct Permit {
 }
 
 impl ResizableSemaphore {
-    /// `size` is at most [`Semaphore::MAX_PERMITS`].
+    /// # Panics
+    /// Above [`Semaphore::MAX_PERMITS`].
     pub fn new(size: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(size)),
@@ -47,7 +48,8 @@ impl ResizableSemaphore {
         }
     }
 
-    /// Changes the size; at most to [`Semaphore::MAX_PERMITS`].
+    /// # Panics
+    /// Above [`Semaphore::MAX_PERMITS`].
     pub fn resize(&self, target: usize) {
         let mut size = lock(&self.size);
         size.target = target;
@@ -68,6 +70,8 @@ impl Drop for Permit {
         if size.existing > size.target {
             permit.forget();
             size.existing -= 1;
+        } else {
+            drop(permit);
         }
     }
 }

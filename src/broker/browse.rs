@@ -4,8 +4,8 @@
 //! order. Brokers before 4.3 count it as a delivery, which our queues allow without a limit that could be reached.
 
 use lapin::message::BasicGetMessage;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use super::confirm::{PublishOutcome, confirming_channel, publish_to_queue};
 use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::error::Error;
 use super::headers;
+use super::topology::message_count;
 
 /// A connection for browsing the queues of a topology.
 pub struct QueueBrowser {
@@ -65,7 +66,7 @@ impl QueueBrowser {
     /// [`Error::Lost`].
     pub async fn count(&self, queue: &ShortString) -> Result<u64, Error> {
         let channel = self.connection.create_channel().await?;
-        let ready = ready_count(&channel, queue).await?;
+        let ready = message_count(&channel, queue.clone()).await?;
         channel.close(200, "counted".into()).await?;
         Ok(ready)
     }
@@ -82,7 +83,7 @@ impl QueueBrowser {
         mut decide: impl FnMut(&QueuedMessage) -> Disposition + Send,
     ) -> Result<Browsed, Error> {
         let channel = self.connection.create_channel().await?;
-        let ready = ready_count(&channel, queue).await?;
+        let ready = message_count(&channel, queue.clone()).await?;
         let mut browsed = Browsed { seen: 0, rest: ready };
         let mut last_kept = None;
         while browsed.seen < ready.min(limit) {
@@ -138,12 +139,6 @@ impl QueueBrowser {
         // Every message is settled by now, so an unclean close has no consequence.
         let _ = timeout(ANSWER_TIMEOUT, self.connection.close(200, "done".into())).await;
     }
-}
-
-async fn ready_count(channel: &Channel, queue: &ShortString) -> Result<u64, Error> {
-    let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    let declared = channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
-    Ok(declared.message_count().into())
 }
 
 impl QueuedMessage {

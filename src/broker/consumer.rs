@@ -276,12 +276,12 @@ impl Supervisor {
         ControlFlow::Continue(())
     }
 
-    /// Publishes the current hindrance, with its cause of pause, or that there is none, to metrics and readiness.
-    fn set_condition(&self, hindrance: Option<(PauseCause, String)>) {
+    /// Sets the current cause of a pause and its reason, or that there is none, in metrics and readiness.
+    fn set_condition(&self, pause: Option<(PauseCause, String)>) {
         for cause in [PauseCause::Broker, PauseCause::Queues] {
-            self.metrics.paused(cause, hindrance.as_ref().is_some_and(|(present, _)| *present == cause));
+            self.metrics.paused(cause, pause.as_ref().is_some_and(|(present, _)| *present == cause));
         }
-        let _ = self.condition.send_replace(hindrance.map_or(Ok(()), |(_, reason)| Err(reason)));
+        let _ = self.condition.send_replace(pause.map_or(Ok(()), |(_, reason)| Err(reason)));
     }
 
     fn deliver(&self, receipt: Receipt) {

@@ -1,4 +1,4 @@
-//! Processes messages that were redelivered too often one at a time.
+//! Hands out messages that were requeued too often, one at a time.
 //!
 //! Such a message may crash the worker, by its use of memory or by a fault that ends the process. When a process dies, the
 //! broker requeues every message in flight, not only the one that killed it; the cause is certain only if a single message
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::message::BasicGetMessage;
-use lapin::options::{BasicGetOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::BasicGetOptions;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::connection::ANSWER_TIMEOUT;
 use super::receipt::Receipt;
 use super::session::{End, Session};
+use super::topology::message_count;
 
 /// How often the queue is polled. A consumer would be notified at once, but would have its message in flight while the
 /// worker still processes others.
@@ -52,13 +52,11 @@ impl Quarantine {
         Some(Receipt::quarantined(delivery, session))
     }
 
-    async fn message_count(&self) -> u32 {
+    async fn message_count(&self) -> u64 {
         let Some(session) = self.session() else { return 0 };
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let queue = session.topology().quarantine().clone();
-        let declared =
-            timeout(ANSWER_TIMEOUT, session.quarantine.queue_declare(queue, passive, FieldTable::default())).await;
-        answer(&session, declared).map_or(0, |queue| queue.message_count())
+        let counted = timeout(ANSWER_TIMEOUT, message_count(&session.quarantine, queue)).await;
+        answer(&session, counted).unwrap_or(0)
     }
 
     fn session(&self) -> Option<Arc<Session>> {

@@ -22,7 +22,7 @@ const REPUBLISH_DELAY: (Duration, Duration) = (Duration::from_millis(500), Durat
 
 /// How long after a lost session the delivery counts may include its messages: the broker requeued them at the head of
 /// the queue, so they are in flight again soon.
-const LOSS_AFFECTS_COUNTS: Duration = Duration::from_mins(10);
+const COUNTS_UNRELIABLE_FOR: Duration = Duration::from_mins(10);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Session {
     /// requeues the messages of a session that a living worker lost, so a worker that lost one recently does not rely on
     /// the count. A message that does crash workers is recognised by the next worker, which has lost no session.
     pub(super) fn delivery_count_is_reliable(&self) -> bool {
-        self.generation.last_loss.is_none_or(|loss| loss.elapsed() > LOSS_AFFECTS_COUNTS)
+        self.generation.last_loss.is_none_or(|loss| loss.elapsed() > COUNTS_UNRELIABLE_FOR)
     }
 
     pub(super) fn topology(&self) -> &Topology {

@@ -192,6 +192,12 @@ fn quorum() -> FieldTable {
     arguments
 }
 
+/// The number of ready messages in a queue.
+pub(super) async fn message_count(channel: &Channel, queue: ShortString) -> lapin::Result<u64> {
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    Ok(channel.queue_declare(queue, passive, FieldTable::default()).await?.message_count().into())
+}
+
 fn name(text: &str) -> Result<ShortString, Error> {
     if text.is_empty() || text.starts_with("amq.") {
         return Err(Error::Topology(format!("{text:?} cannot name a queue or exchange of ours")));

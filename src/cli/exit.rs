@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::model::weights;
 use crate::store::ErrorKind;
 use crate::transfer::import;
-use crate::{broker, extract, fetch, model, store, worker};
+use crate::{broker, extract, model, store, worker};
 
 /// How a command ends; the numbers are part of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,20 +113,15 @@ impl From<extract::LoadError> for Error {
     }
 }
 
-/// From making a fetcher: a setting is unusable, or a file that it names.
-impl From<fetch::Error> for Error {
-    fn from(error: fetch::Error) -> Self {
-        Self::new(Exit::Config, error.to_string())
-    }
-}
-
 impl From<worker::run::Error> for Error {
     fn from(error: worker::run::Error) -> Self {
         use worker::run::Error::{Fetch, Listen, Metrics, Model, Signals, WarmUp};
         match error {
-            Fetch(error) => error.into(),
+            // From making the fetcher: a setting is unusable, or a file that it names.
+            Fetch(error) => Self::new(Exit::Config, error.to_string()),
             Model(error) => error.into(),
-            Listen { .. } | Metrics(_) | Signals(_) | WarmUp(_) => Self::new(Exit::Io, error.to_string()),
+            Listen { .. } => Self::new(Exit::Io, format!("--admin-listen {error}")),
+            Metrics(_) | Signals(_) | WarmUp(_) => Self::new(Exit::Io, error.to_string()),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::decode::Decoder;
 use crate::embedder::{self, Embedder};
 use crate::embedding::Embedding;
 use crate::extract::{Extractor, Priority};
-use crate::fetch::Fetcher;
+use crate::fetch::{self, Fetcher};
 use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
 use crate::sources::{Source, Sources};
@@ -69,11 +69,16 @@ pub async fn embedder(
     fetch_args: &FetchArgs,
     metrics: Arc<Metrics>,
 ) -> Result<Embedder, Error> {
-    let fetcher = Fetcher::new(&fetch_args.fetch_for_command()?, Arc::clone(&metrics))?;
+    let fetcher = fetcher(&fetch_args.fetch_for_command()?, Arc::clone(&metrics))?;
     let decoder = Decoder::new(fetch_args.decode(), model.sampling());
     let (folder, compute) = (model_args.folder()?, model_args.compute());
     let extractor = Extractor::load(model, &folder, &compute, Arc::clone(&metrics)).await?;
     Ok(Embedder::new(Arc::new(fetcher), decoder, extractor, metrics))
+}
+
+/// The fetch stage. A failure is that of a setting, or of a file that it names.
+pub fn fetcher(settings: &fetch::Settings, metrics: Arc<Metrics>) -> Result<Fetcher, Error> {
+    Fetcher::new(settings, metrics).map_err(|error| Error::new(Exit::Config, error.to_string()))
 }
 
 /// The embedding of a source's image, or the reason why there is none.

@@ -13,7 +13,7 @@ pub(super) const MAX_QUOTE: usize = 64;
 /// The phase of a fetch before the request is sent.
 pub(super) const CONNECTION: &str = "connection";
 
-/// Why a fetch brought no bytes. Messages name a URL by its host only: the rest may hold secrets.
+/// Why a fetch failed. Messages name a URL by its host only: the rest may hold secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -31,7 +31,7 @@ pub enum Error {
     #[error("{host:?} was not asked, or not to the end: {what} was not free in time")]
     Busy { host: String, what: &'static str },
     /// The host was not asked because all requests to it failed lately. Only where [`super::Settings::defer`] is set.
-    #[error("{host:?} brought nothing in its last {failures} turns; until it does, it is tried by one fetch at a time")]
+    #[error("{host:?} did not answer its last {failures} requests; until it does, one request at a time tries it")]
     Failing {
         host: String,
         /// How many requests in a row failed.

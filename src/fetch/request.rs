@@ -93,7 +93,7 @@ impl HttpClient {
     ) -> Result<Response, Error> {
         self.guard.check(url)?;
         let host = host_of(url);
-        let permit = deadline.on_own_time(&host, "a turn", self.limiter.acquire(&host)).await??;
+        let permit = deadline.on_own_time(&host, "a request slot", self.limiter.acquire(&host)).await??;
         let result = self.send(&host, self.get(url, at_origin), body, deadline).await;
         permit.end(match &result {
             Err(Error::Busy { .. }) => RequestOutcome::Aborted,

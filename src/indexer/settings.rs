@@ -10,7 +10,7 @@ pub struct Settings {
     pub max_bytes: usize,
     /// How long the first write of a batch waits for more.
     pub linger: Duration,
-    /// Most requests to the store at once; fewer while it is overloaded.
+    /// Most batches that are sent or wait for a retry. At most so many requests run at once; fewer while the store is overloaded.
     pub in_flight: usize,
     /// How long a write waits for a store that does not take it, before its message is requeued.
     pub hold: Duration,

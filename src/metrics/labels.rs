@@ -2,7 +2,7 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// Declares the values of a label. Each string is the variant's name in `snake_case` and stands nowhere else.
+/// Declares the values of a label. Each string is the variant's name in `snake_case` and is written only here.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$doc])*
@@ -75,7 +75,7 @@ label! {
         Broker,
         /// A queue is missing or refuses messages.
         Queues,
-        /// No image host can be reached.
+        /// Nearly all of the last fetches reached no host.
         Network,
         IndexMissing,
         /// The store was made for another model or mapping.

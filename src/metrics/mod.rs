@@ -5,7 +5,7 @@
 mod labels;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -160,6 +160,14 @@ impl Metrics {
     /// Counts an attempt that is made again.
     pub fn retry(&self, cause: RetryCause) {
         self.retries.with_label_values(&[name(cause)]).inc();
+    }
+
+    /// Records the time of a stage, whether it succeeds or fails.
+    pub async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = work.await;
+        self.stage(stage, start.elapsed());
+        result
     }
 
     /// Records the time of a stage.

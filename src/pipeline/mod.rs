@@ -1,7 +1,7 @@
 //! READ FIRST: the way of one message through the stages, and the meaning of each failure.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -63,10 +63,8 @@ impl Pipeline {
             return Ok(Outcome::Unchanged);
         }
         let embedded = self.embedder.embed(bytes, Priority::Ingest).await?;
-        let start = Instant::now();
-        let outcome = self.indexer.put(document(reference, content, embedded)).await?;
-        self.metrics.stage(Stage::Index, start.elapsed());
-        Ok(outcome)
+        let written = self.indexer.put(document(reference, content, embedded));
+        Ok(self.metrics.timed(Stage::Index, written).await?)
     }
 
     /// Waits for pending writes; called after the last message.

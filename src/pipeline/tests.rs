@@ -81,7 +81,7 @@ fn a_failed_host_is_waited_for_and_a_busy_process_counts_no_failure() {
     let failing = Failure::Embed(fetch::Error::Failing { host: host(), failures: 4 }.into());
     let expected = AwaitHost { reason: Reason::HostFailed, longest: MAX_OUTAGE, after: OUTAGE_DELAY };
     assert_eq!(failing.verdict(), expected);
-    assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a turn" }.into()).verdict(), Defer);
+    assert_eq!(Failure::Embed(fetch::Error::Busy { host: host(), what: "a request slot" }.into()).verdict(), Defer);
 }
 
 #[test]

@@ -37,7 +37,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     /// Locked for reading while a message is processed among others, for writing while one is processed alone.
-    exclusive: RwLock<()>,
+    alone: RwLock<()>,
 }
 
 /// Processes deliveries until `stop`, then finishes messages in flight, requeues unfinished ones, and closes the session,
@@ -49,7 +49,7 @@ pub async fn process_deliveries(
     stop: CancellationToken,
     drain_deadline: Duration,
 ) {
-    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), exclusive: RwLock::default() });
+    let shared = Arc::new(Shared { pipeline, metrics, stop: stop.clone(), alone: RwLock::default() });
     let tasks = TaskTracker::new();
     let abandon = CancellationToken::new();
     let one_by_one = Arc::clone(&shared).run_quarantine(consumer.quarantine(), tasks.clone(), abandon.clone());
@@ -91,9 +91,9 @@ impl Shared {
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
             return receipt.quarantine().instrument(span).await;
         }
-        let lock = self.exclusive.read().await;
+        let among_others = self.alone.read().await;
         if let Some((receipt, failure)) = self.process(receipt).await {
-            drop(lock);
+            drop(among_others);
             self.fail(receipt, &failure).await;
         }
     }
@@ -111,18 +111,18 @@ impl Shared {
 
     async fn handle_quarantined(&self, quarantine: &Quarantine) {
         // Locked before the message is taken: a crash requeues every message in flight.
-        let lock = self.exclusive.write().await;
+        let alone = self.alone.write().await;
         let Some(receipt) = quarantine.take().await else { return };
         if let Some(crashes) = receipt.crash_count() {
             let error = format!("{crashes} workers crashed while this message alone was in flight");
             let span = tracing::warn_span!("message", image = message::name(receipt.body()));
             let verdict = Verdict::DeadLetter(Reason::Poison);
-            drop(lock);
+            drop(alone);
             return receipt.fail(verdict, Cause { error, status: None }).instrument(span).await;
         }
         if let Some((receipt, failure)) = self.process(receipt).await {
             // The queue that it is published to may refuse it for a long time.
-            drop(lock);
+            drop(alone);
             self.fail(receipt, &failure).await;
         }
     }

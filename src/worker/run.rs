@@ -56,7 +56,7 @@ pub enum Error {
     Fetch(#[from] fetch::Error),
     #[error("signals cannot be handled: {0}")]
     Signals(io::Error),
-    #[error("--admin-listen {address}: {source}")]
+    #[error("{address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Model(#[from] extract::LoadError),

@@ -100,22 +100,22 @@ pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
 }
 
 /// Reads the dead letters; prints a note where there are more than `--limit`.
-async fn look(common: &Common, decide: impl FnMut(&QueuedMessage) -> Disposition + Send) -> Result<Browsed, Error> {
+async fn browse(common: &Common, decide: impl FnMut(&QueuedMessage) -> Disposition + Send) -> Result<Browsed, Error> {
     let settings = common.broker.settings("dlq")?;
     let queue = settings.topology.dead().clone();
     let browser = QueueBrowser::connect(settings).await?;
-    let looked = browser.browse(&queue, common.limit, decide).await?;
+    let read = browser.browse(&queue, common.limit, decide).await?;
     browser.close().await;
-    if looked.rest > 0 {
-        let Browsed { seen, rest } = looked;
+    if read.rest > 0 {
+        let Browsed { seen, rest } = read;
         output::note(format_args!("imgdex: {queue}: read {seen} messages; {rest} more were not read (--limit)"));
     }
-    Ok(looked)
+    Ok(read)
 }
 
 async fn list(args: List) -> Result<Exit, Error> {
     let mut letters = Vec::new();
-    look(&args.common, |found| {
+    browse(&args.common, |found| {
         let letter = Letter::of(found);
         if args.reason.is_none() || letter.reason == args.reason {
             letters.push(letter);
@@ -145,7 +145,7 @@ fn table(letters: &[Letter]) -> Table {
 
 async fn show(args: Show) -> Result<Exit, Error> {
     let mut shown = Vec::new();
-    look(&args.common, |found| {
+    browse(&args.common, |found| {
         let letter = Letter::of(found);
         if letter.id == args.id {
             shown.push(whole(&letter, found));
@@ -180,7 +180,7 @@ fn whole(letter: &Letter, found: &QueuedMessage) -> Value {
 async fn change(args: Change, disposition: Disposition, done: &str) -> Result<Exit, Error> {
     let Which { reason, id, all } = &args.which;
     let mut changed = 0_u64;
-    look(&args.common, |found| {
+    browse(&args.common, |found| {
         let letter = Letter::of(found);
         if *all || reason.is_some() && letter.reason == *reason || id.as_ref() == Some(&letter.id) {
             changed += 1;

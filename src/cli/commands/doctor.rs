@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::worker::WorkerArgs;
 use crate::cli::args::{BrokerArgs, ModelArgs, StoreArgs};
 use crate::cli::output::{self, OutputArgs, Table};
+use crate::cli::settings::find_model;
 use crate::cli::{Error, Exit, setup};
 use crate::config::Layers;
 use crate::machine::{self, memory_limit};
@@ -32,7 +33,7 @@ pub struct DoctorArgs {
     output: OutputArgs,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Serialize)]
 struct Finding {
     check: &'static str,
@@ -161,14 +162,13 @@ async fn store(args: &DoctorArgs) -> Finding {
         Ok(store) => store,
         Err(error) => return finding(State::Problem, error.to_string()),
     };
-    let looked = async {
+    let checked = async {
         let Some(meta) = store.meta().await? else { return Ok(None) };
-        let manifest = Manifest::find(args.model.model.as_ref().unwrap_or(&meta.model))
-            .map_err(|error| Error::new(Exit::Config, error.to_string()))?;
+        let manifest = find_model(args.model.model.as_ref().unwrap_or(&meta.model))?;
         meta.check(&manifest, mapping::CURRENT_VERSION, &store)?;
         Ok::<_, Error>(Some((meta, store.count().await?)))
     };
-    match tokio::time::timeout(TIMEOUT, looked).await {
+    match tokio::time::timeout(TIMEOUT, checked).await {
         Ok(Ok(Some((meta, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", meta.model)),
         Ok(Ok(None)) => match store {
             store::Store::Embedded(_) => {

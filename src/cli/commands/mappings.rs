@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::args::StoreArgs;
 use crate::cli::output::{self, OutputArgs, Table};
+use crate::cli::settings::find_model;
 use crate::cli::{Error, Exit, setup};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::store::elasticsearch::mapping;
@@ -30,7 +31,7 @@ enum Action {
 struct Common {
     #[command(flatten)]
     store: StoreArgs,
-    /// The model that the store is or was made for [default: what the store remembers, else vgg16]
+    /// The model that the store is or was made for [default: the model that the store records, else vgg16]
     #[arg(long, env = "IMGDEX_MODEL")]
     model: Option<String>,
     #[command(flatten)]
@@ -73,7 +74,7 @@ async fn model(store: &Store, common: &Common) -> Result<Manifest, Error> {
         Some(name) => name.clone(),
         None => store.meta().await?.map_or_else(|| DEFAULT_MODEL.to_owned(), |meta| meta.model),
     };
-    Manifest::find(&name).map_err(|error| Error::new(Exit::Config, error.to_string()))
+    find_model(&name)
 }
 
 async fn status(store: &Store, common: &Common) -> Result<Exit, Error> {

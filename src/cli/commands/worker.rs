@@ -9,7 +9,6 @@ use clap::Args;
 use crate::cli::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use crate::cli::{Command, Error, Exit, setup};
 use crate::config::Layers;
-use crate::fetch::Fetcher;
 use crate::worker::run::Settings;
 use crate::worker::{self, ACK_TIMEOUT};
 use crate::{extract, footprint, indexer, machine};
@@ -29,16 +28,16 @@ pub struct WorkerArgs {
     model: ModelArgs,
     #[command(flatten)]
     fetch: FetchArgs,
-    /// Most messages taken and not yet settled; each may hold an image in memory
+    /// Most deliveries that are not settled; each may hold an image in memory
     #[arg(long, env = "IMGDEX_PREFETCH", default_value = "80")]
     prefetch: NonZeroU16,
     /// Most documents in one request to the store
     #[arg(long, env = "IMGDEX_BULK_ITEMS", default_value = "32")]
     bulk_items: NonZeroUsize,
-    /// Most requests to the store at once; fewer while it has too much to do
+    /// Most requests to the store at once; fewer while it is overloaded
     #[arg(long, env = "IMGDEX_BULKS_IN_FLIGHT", default_value = "2")]
     bulks_in_flight: NonZeroUsize,
-    /// Seconds that a document waits for a store that does not take it, before its message is given back to the queue
+    /// Seconds that a document waits for a store that does not take it, before its message is requeued
     #[arg(long, env = "IMGDEX_HOLD", value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=LONGEST_HOLD))]
     hold: u64,
@@ -79,13 +78,14 @@ impl WorkerArgs {
     pub(in crate::cli) fn problems(&self) -> Vec<Error> {
         let fetcher = || {
             let metrics = setup::metrics("unknown", &self.model)?;
-            Ok(Fetcher::new(&self.fetch.fetch_for_worker()?, metrics).map(drop)?)
+            setup::fetcher(&self.fetch.fetch_for_worker()?, metrics).map(drop)
         };
         let checks = [
             self.check_prefetch(),
             self.broker.settings("worker").map(drop),
             setup::store(&self.store).map(drop),
             self.model.model.as_ref().map_or(Ok(()), |_| self.model.manifest().map(drop)),
+            self.model.folder().map(drop),
             self.model.compute().check().map_err(|error| Error::new(Exit::Config, error.to_string())),
             fetcher(),
         ];
@@ -93,7 +93,9 @@ impl WorkerArgs {
     }
 
     fn settings(&self) -> Result<Settings, Error> {
-        self.check_prefetch()?;
+        if let Some(problem) = self.problems().into_iter().next() {
+            return Err(problem);
+        }
         Ok(Settings {
             broker: self.broker.settings("worker")?,
             prefetch: self.prefetch,

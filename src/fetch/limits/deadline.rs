@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn the_host_is_not_charged_for_the_own_waiting_time() {
         let mut deadline = deadline(LONG, None);
-        deadline.on_own_time("a", "a turn", sleep(MOMENT)).await.unwrap();
+        deadline.on_own_time("a", "a request slot", sleep(MOMENT)).await.unwrap();
         assert!(deadline.waited() >= MOMENT && deadline.left == LONG, "{:?} left", deadline.left);
         let waited = deadline.waited();
         deadline.on_host_time("a", ("answer", LONG), sleep(MOMENT)).await.unwrap();
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn all_own_waiting_times_together_have_a_limit() {
         let mut deadline = deadline(LONG, Some(LONG));
-        deadline.on_own_time("a", "a turn", ready(())).await.unwrap();
+        deadline.on_own_time("a", "a request slot", ready(())).await.unwrap();
         deadline.waited = LONG;
         for _ in 0..2 {
             let busy = deadline.on_own_time("a", "memory", pending::<()>()).await;

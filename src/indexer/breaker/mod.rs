@@ -40,7 +40,7 @@ pub(super) enum Fault {
     Store,
 }
 
-/// The breaker, shared by the batches in flight and by the watch that pauses consumption.
+/// The breaker, shared by the batches in flight and by `worker::gate`, which pauses consumption.
 #[derive(Debug, Default)]
 pub struct Breaker {
     state: watch::Sender<State>,

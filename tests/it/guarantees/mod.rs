@@ -1,4 +1,4 @@
-//! The numbered guarantees of the README's chapter on reliability, each with at least one test.
+//! The numbered guarantees of the docs/reliability.md, each with at least one test.
 //!
 //! A worker runs as a child process between a real RabbitMQ and a real Elasticsearch. `make test` runs reduced counts;
 //! `make guarantees` runs the full ones and prints what the tests report.

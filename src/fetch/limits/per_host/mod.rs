@@ -113,7 +113,7 @@ impl RequestLimiter {
         }
         match ticket.admission() {
             Admission::Admitted => Ok(()),
-            Admission::Deferred => Err(Error::Busy { host: ticket.host.clone(), what: "a turn" }),
+            Admission::Deferred => Err(Error::Busy { host: ticket.host.clone(), what: "a request slot" }),
             Admission::HostFailed(failures) => Err(Error::Failing { host: ticket.host.clone(), failures }),
         }
     }

@@ -95,7 +95,7 @@ async fn nothing_waits_for_a_host_that_answers_nothing() {
     // A fetch that comes while the host may still be quick waits a moment, a later one not at all.
     assert!(limiter.acquire("drip").now_or_never().is_none());
     for result in join_all((0..50).map(|_| limiter.acquire("drip"))).await {
-        assert!(matches!(result, Err(Error::Busy { what: "a turn", .. })));
+        assert!(matches!(result, Err(Error::Busy { what: "a request slot", .. })));
     }
     assert!(matches!(limiter.acquire("drip").now_or_never(), Some(Err(Error::Busy { .. }))));
     assert_eq!(waiting(&limiter, "drip"), 0);
