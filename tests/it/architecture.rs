@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use quote::ToTokens;
+use syn::visit::{self, Visit};
+use syn::{Item, ItemMod, ItemUse, Macro, UseTree, Visibility};
+use walkdir::WalkDir;
 
 /// What each top-level module imports of the crate, tests aside.
 const IMPORTS: &[(&str, &str)] = &[
@@ -118,107 +123,160 @@ fn imports_by_module() -> BTreeMap<String, BTreeSet<String>> {
     by_module
 }
 
+/// A file of the program, tests aside.
 struct Source {
-    /// Of `store/embedded/scan.rs` and of `store/embedded/scan/mod.rs`: store, embedded, scan.
+    /// Of `store/embedded/scan.rs`, and of `store/embedded/scan/mod.rs`: store, embedded, scan.
     module: Import,
     imports: Vec<Import>,
 }
 
-/// The files of the program, tests aside.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
     let mut sources = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_stem().unwrap() == "tests" {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let module = module_of(path.strip_prefix(&root).unwrap());
-                let imports = imports_of(&module, &fs::read_to_string(&path).unwrap());
-                sources.push(Source { module, imports });
-            }
+    // What the face of a folder hands on: the path under which it is imported, and where it is.
+    let mut handed_on = BTreeMap::new();
+    for entry in WalkDir::new(&root).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file()) {
+        let path = entry.path().strip_prefix(&root).unwrap();
+        if path.iter().any(|name| name == "tests" || name == "tests.rs") {
+            continue;
         }
+        let mut file = File { module: module_of(path), ..File::default() };
+        file.visit_file(&syn::parse_file(&fs::read_to_string(entry.path()).unwrap()).unwrap());
+        handed_on.extend(file.handed_on);
+        sources.push(Source { module: file.module, imports: file.imports });
     }
     assert!(sources.len() > 100, "the files of the program are in {}", root.display());
+    for import in sources.iter_mut().flat_map(|source| &mut source.imports) {
+        while let Some((length, path)) =
+            (1..=import.len()).rev().find_map(|length| Some((length, handed_on.get(&import[..length])?)))
+        {
+            let rest = import.split_off(length);
+            *import = path.iter().cloned().chain(rest).collect();
+        }
+    }
     sources
 }
 
 fn module_of(path: &Path) -> Import {
-    let path: PathBuf = path.with_extension("");
+    let path = path.with_extension("");
     let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
     names.filter(|name| !["mod", "lib", "main"].contains(&name.as_str())).collect()
 }
 
-/// Every path of the crate that a file names: in `use` declarations, and where `crate::` or `super::` stand alone.
-fn imports_of(module: &[String], text: &str) -> Vec<Import> {
-    let code: Vec<_> = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines().map(without_comment).collect();
-    let code = code.join(" ");
-    let mut imports = Vec::new();
-    for start in ["crate::", "super::", "self::"] {
-        for (at, _) in code.match_indices(start) {
-            let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                continue;
-            }
-            for path in expanded(&code[at..]) {
-                imports.extend(resolved(module, &path));
+/// Collects the paths of the crate that a file names: in `use` declarations, in code, and in macros.
+#[derive(Default)]
+struct File {
+    module: Import,
+    /// The inline modules around the present item.
+    inline: Vec<String>,
+    imports: Vec<Import>,
+    handed_on: BTreeMap<Import, Import>,
+}
+
+impl File {
+    fn name(&mut self, path: &[String]) {
+        self.imports.extend(self.resolved(path));
+    }
+
+    /// The path from the crate's root; `None` where it does not begin in the crate.
+    fn resolved(&self, path: &[String]) -> Option<Import> {
+        let mut from: Import = match path.first()?.as_str() {
+            "crate" => Vec::new(),
+            "self" | "super" => self.module.iter().chain(&self.inline).cloned().collect(),
+            _ => return None,
+        };
+        for name in path {
+            match name.as_str() {
+                "crate" | "self" => {}
+                "super" => drop(from.pop()),
+                _ => from.push(name.clone()),
             }
         }
+        Some(from)
     }
-    imports
+
+    /// Each path of a `use` declaration, with the name under which it is known.
+    fn uses(tree: &UseTree, before: &[String]) -> Vec<(Import, String)> {
+        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => Self::uses(&path.tree, &with(&path.ident)),
+            UseTree::Name(name) => vec![(with(&name.ident), name.ident.to_string())],
+            UseTree::Rename(rename) => {
+                let keyword = ["crate", "self", "super"].iter().any(|word| rename.ident == word);
+                assert!(!keyword || !before.is_empty(), "an alias of `{}` hides imports", rename.ident);
+                vec![(with(&rename.ident), rename.rename.to_string())]
+            }
+            UseTree::Glob(_) => vec![(before.to_vec(), "*".to_owned())],
+            UseTree::Group(group) => group.items.iter().flat_map(|tree| Self::uses(tree, before)).collect(),
+        }
+    }
 }
 
-fn without_comment(line: &str) -> &str {
-    line.split("//").next().unwrap_or_default()
-}
-
-/// A path with its group, such as `crate::a::{b, c::d}`, as single paths.
-fn expanded(text: &str) -> Vec<Import> {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
-    let names: Import = text[..end].split("::").filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
-    if !text[..end].ends_with("::") || !text[end..].starts_with('{') {
-        return vec![names];
+impl<'ast> Visit<'ast> for File {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let attributes = match item {
+            Item::Fn(item) => &item.attrs,
+            Item::Impl(item) => &item.attrs,
+            Item::Mod(item) => &item.attrs,
+            Item::Use(item) => &item.attrs,
+            Item::Const(item) => &item.attrs,
+            Item::Struct(item) => &item.attrs,
+            _ => &Vec::new(),
+        };
+        let is_test = |attribute: &syn::Attribute| attribute.meta.to_token_stream().to_string() == "cfg (test)";
+        if !attributes.iter().any(is_test) {
+            visit::visit_item(self, item);
+        }
     }
-    let mut paths = Vec::new();
-    let (mut depth, mut from) = (0, end + 1);
-    for (at, c) in text.char_indices().skip_while(|(at, _)| *at < end) {
-        match c {
-            '{' => depth += 1,
-            '}' | ',' if depth == 1 => {
-                let below = expanded(text[from..].trim_start());
-                paths.extend(below.into_iter().map(|below| [names.clone(), below].concat()));
-                from = at + 1;
-                if c == '}' {
-                    break;
+
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        if module.content.is_some() {
+            self.inline.push(module.ident.to_string());
+            visit::visit_item_mod(self, module);
+            self.inline.pop();
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        for (mut path, known_as) in Self::uses(&item.tree, &[]) {
+            // A path may begin with a module of this one, as in `pub use error::Error`.
+            let is_public = matches!(item.vis, Visibility::Public(_));
+            if is_public && self.resolved(&path).is_none() {
+                path.insert(0, "self".to_owned());
+            }
+            let Some(found) = self.resolved(&path) else { continue };
+            if is_public && known_as != "*" {
+                let here: Import = self.module.iter().chain(&self.inline).cloned().chain([known_as]).collect();
+                if here != found {
+                    self.handed_on.insert(here, found.clone());
                 }
             }
-            '}' => depth -= 1,
-            _ => {}
+            self.imports.push(found);
         }
     }
-    paths
-}
 
-/// The path from the crate's root; `None` where it names nothing in it.
-fn resolved(module: &[String], path: &[String]) -> Option<Import> {
-    let mut from: Import = match path.first()?.as_str() {
-        "crate" => Vec::new(),
-        _ => module.to_vec(),
-    };
-    for (at, name) in path.iter().enumerate() {
-        match name.as_str() {
-            "super" => drop(from.pop()),
-            "crate" | "self" => {}
-            _ => {
-                from.extend(path[at..].iter().cloned());
-                break;
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Import = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.name(&names);
+        visit::visit_path(self, path);
+    }
+
+    /// Tokens: `crate`, and names with `::` between them.
+    fn visit_macro(&mut self, called: &'ast Macro) {
+        let text = called.tokens.to_string();
+        let mut words = text.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if !["crate", "super", "self"].contains(&word) {
+                continue;
+            }
+            let mut path = vec![word.to_owned()];
+            while words.next_if_eq(&"::").is_some() {
+                path.extend(words.next().map(ToOwned::to_owned));
+            }
+            if path.len() > 1 {
+                self.name(&path);
             }
         }
+        visit::visit_macro(self, called);
     }
-    Some(from)
 }
