@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel};
 use tokio::time::timeout;
 
-use super::confirm::{PublishOutcome, confirming_channel, publish_to_queue};
+use super::confirm::{PublishOutcome, publish_to_queue};
 use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::error::Error;
 use super::headers;
@@ -54,9 +54,7 @@ pub struct Browsed {
 impl QueueBrowser {
     /// Connects, and declares the topology.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
-        let connection = settings.connect().await?;
-        settings.topology.declare(&connection).await?;
-        let publisher = confirming_channel(&connection).await?;
+        let (connection, publisher) = settings.connect_to_publish().await?;
         Ok(Self { settings, connection, publisher })
     }
 
@@ -136,8 +134,7 @@ impl QueueBrowser {
 
     /// Closes the connection.
     pub async fn close(self) {
-        // Every message is settled by now, so an unclean close has no consequence.
-        let _ = timeout(ANSWER_TIMEOUT, self.connection.close(200, "done".into())).await;
+        self.connection.close_settled().await;
     }
 }
 

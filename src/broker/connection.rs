@@ -7,14 +7,15 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lapin::ConnectionProperties;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
+use lapin::{Channel, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::confirm::confirming_channel;
 use super::error::Error;
 use super::topology::Topology;
 
@@ -57,6 +58,13 @@ impl Deref for Connection {
     }
 }
 
+impl Connection {
+    /// Closes the connection after every message on it is settled, so that an unclean close has no consequence.
+    pub(super) async fn close_settled(&self) {
+        let _ = timeout(ANSWER_TIMEOUT, self.close(200, "done".into())).await;
+    }
+}
+
 impl Settings {
     /// Checks the address without connecting.
     ///
@@ -70,6 +78,14 @@ impl Settings {
     pub async fn probe(&self) -> Result<(), Error> {
         let connection = self.connect().await?;
         Ok(connection.close(200, "done".into()).await?)
+    }
+
+    /// Connects, declares the topology, and opens a channel in confirm mode.
+    pub(super) async fn connect_to_publish(&self) -> Result<(Connection, Channel), Error> {
+        let connection = self.connect().await?;
+        self.topology.declare(&connection).await?;
+        let channel = confirming_channel(&connection).await?;
+        Ok((connection, channel))
     }
 
     /// Connects. The library's own recovery stays off: it covers connection errors only, so a session that lost its

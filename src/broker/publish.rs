@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use lapin::{BasicProperties, Channel, PublisherConfirm};
 use tokio::time::timeout;
 
-use super::confirm::{PublishOutcome, confirming_channel, mandatory};
+use super::confirm::{PublishOutcome, mandatory};
 use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::error::Error;
 use super::headers::PERSISTENT;
@@ -35,9 +35,7 @@ pub struct Refused {
 impl Publisher {
     /// Connects and declares the topology, so that the queue exists before the first message.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
-        let connection = settings.connect().await?;
-        settings.topology.declare(&connection).await?;
-        let channel = confirming_channel(&connection).await?;
+        let (connection, channel) = settings.connect_to_publish().await?;
         Ok(Self { settings, connection, channel, window: VecDeque::new(), accepted: 0 })
     }
 
@@ -78,8 +76,7 @@ impl Publisher {
 
     /// Closes the connection.
     pub async fn close(self) {
-        // Every message is confirmed by now, so an unclean close has no consequence.
-        let _ = timeout(ANSWER_TIMEOUT, self.connection.close(200, "done".into())).await;
+        self.connection.close_settled().await;
     }
 
     async fn confirm_oldest(&mut self) -> Result<Option<Refused>, Error> {

@@ -13,6 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
 use super::error::{Error, is_access_refusal, is_precondition_failure};
+use crate::excerpt::excerpt;
 
 /// Redeliveries before a quorum queue drops or dead-letters a message by itself: never, because the quarantine decides
 /// what is poison. The largest positive value means "never" on every server. RabbitMQ 3.10 accepts -1 and then drops the
@@ -203,7 +204,7 @@ fn name(text: &str) -> Result<ShortString, Error> {
         return Err(Error::Topology(format!("{text:?} cannot name a queue or exchange of ours")));
     }
     ShortString::try_new(text).map_err(|_| {
-        let (length, start) = (text.len(), text.chars().take(40).collect::<String>());
+        let (length, start) = (text.len(), excerpt(text, 40));
         Error::Topology(format!("the name {start:?}... has {length} bytes, more than {MAX_NAME_BYTES}"))
     })
 }

@@ -36,7 +36,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("store", "distance embedding error_chain excerpt model simd"),
     ("model", "atomic_file decode embedding error_chain machine simd"),
     ("decode", "simd"),
-    ("broker", "backpressure clock health metrics outcome"),
+    ("broker", "backpressure clock excerpt health metrics outcome"),
     ("metrics", "outcome"),
     ("outcome", ""),
     ("config", ""),
