@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use imgdex::testing::Embedding;
 use imgdex::testing::Mode;
 use imgdex::testing::model::Manifest;
-use imgdex::testing::store::{Document, Query, Settings, Store, Target, Write, WriteOutcome};
+use imgdex::testing::store::{Query, Settings, Store, Target, Write, WriteOutcome};
 use serde::Deserialize;
 
+use crate::support::documents;
 use crate::support::elasticsearch::Alias;
 
 const COUNT: u64 = 5000;
@@ -67,20 +68,7 @@ fn vector(n: u64) -> Embedding {
 }
 
 fn document(n: u64) -> Write {
-    Write::Put(Box::new(Document {
-        id: format!("{n:04}"),
-        url: format!("https://example.org/{n}"),
-        collection: "default".to_owned(),
-        version: 1,
-        width: 1,
-        height: 1,
-        bytes: 1,
-        format: "png".to_owned(),
-        content_sha256: "0".repeat(64),
-        indexed_at_ms: 0,
-        metadata: serde_json::Map::new(),
-        embedding: Some(vector(n)),
-    }))
+    Write::Put(Box::new(documents::document(format!("{n:04}"), vector(n))))
 }
 
 async fn fill(store: &Store) {

@@ -2,6 +2,7 @@
 
 pub mod accounting;
 pub mod dns;
+pub mod documents;
 pub mod elasticsearch;
 pub mod elasticsearch_stub;
 pub mod flow;

@@ -10,23 +10,11 @@ use imgdex::testing::Outcome;
 use imgdex::testing::indexer::{Error, Indexer, Settings};
 use imgdex::testing::store::{Document, Settings as StoreSettings, Store};
 
+use crate::support::documents;
 use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 
 fn document(id: &str) -> Document {
-    Document {
-        id: id.to_owned(),
-        url: format!("http://images.example/{id}"),
-        collection: "default".to_owned(),
-        version: 1,
-        width: 1,
-        height: 1,
-        bytes: 1,
-        format: "png".to_owned(),
-        content_sha256: "0".repeat(64),
-        indexed_at_ms: 1,
-        metadata: serde_json::Map::new(),
-        embedding: Some(Embedding::normalize(vec![1.0; 512]).unwrap()),
-    }
+    documents::document(id.to_owned(), Embedding::normalize(vec![1.0; 512]).unwrap())
 }
 
 fn indexer(stub: &ElasticsearchStub, settings: Settings) -> Indexer {

@@ -1,0 +1,21 @@
+//! Documents that differ in id and vector alone, for tests where nothing else matters.
+
+use imgdex::testing::Embedding;
+use imgdex::testing::store::Document;
+
+pub fn document(id: String, embedding: Embedding) -> Document {
+    Document {
+        url: format!("https://example.org/{id}"),
+        id,
+        collection: "default".to_owned(),
+        version: 1,
+        width: 1,
+        height: 1,
+        bytes: 1,
+        format: "png".to_owned(),
+        content_sha256: "0".repeat(64),
+        indexed_at_ms: 0,
+        metadata: serde_json::Map::new(),
+        embedding: Some(embedding),
+    }
+}
