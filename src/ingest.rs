@@ -11,7 +11,7 @@ use crate::clock::{VersionClock, now_ms};
 use crate::message::{self, Envelope, WireReference};
 use crate::outcome::{Outcome, Verdict};
 use crate::pipeline::{Failure, Pipeline};
-use crate::sources::{Failed, Item, Source, Sources};
+use crate::sources::{Failed, Item, Report, Source, Sources};
 
 /// Images in flight at once: two batches in the network or before it, and a batch on its way to the store.
 const IN_FLIGHT: usize = 32;
@@ -35,9 +35,6 @@ pub struct Ended {
     /// The failure that stopped the run: one that is not the fault of its source, so that the next sources would fail too.
     pub broken: Option<Failure>,
 }
-
-/// What is reported of each source as it ends: the name and reason of one that failed.
-pub type Report<'a> = &'a mut (dyn FnMut(Result<(), &Failed>) + Send);
 
 /// What became of one source.
 type Processed = Result<Outcome, Failure>;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::output;
+use crate::sources::Failed;
 
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -51,6 +52,14 @@ impl Progress {
             self.line = Some(Instant::now());
             output::note(self.describe());
         }
+    }
+
+    /// Counts an item that ended; prints the name and reason of one that failed.
+    pub fn report(&mut self, result: Result<(), &Failed>) {
+        if let Err(failed) = result {
+            self.print(format_args!("failed: {failed}"));
+        }
+        self.advance();
     }
 
     /// Prints a line without disturbing the bar.

@@ -14,8 +14,7 @@ use crate::fetch::{self, Fetcher};
 use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
 use crate::sources::{Source, Sources};
-use crate::store::elasticsearch::mapping;
-use crate::store::{self, ErrorKind, Store, StoreMeta};
+use crate::store::{self, ErrorKind, Store, StoreMeta, check_meta};
 
 /// Opens the store of the arguments, without connecting to it.
 pub fn store(args: &StoreArgs) -> Result<Store, Error> {
@@ -51,7 +50,7 @@ pub async fn ensure_embedded(store: &Store, model: &Manifest) -> Result<(), Erro
 
 fn recorded(meta: &StoreMeta, store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     let model = find_model(args.model.as_ref().unwrap_or(&meta.model))?;
-    meta.check(&model, mapping::CURRENT_VERSION, store)?;
+    check_meta(meta, &model, store)?;
     Ok(model)
 }
 

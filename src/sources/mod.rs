@@ -69,6 +69,9 @@ impl fmt::Display for Failed {
     }
 }
 
+/// Called for each item as it ends: done, or the name and reason of one that failed.
+pub type Report<'a> = &'a mut (dyn FnMut(Result<(), &Failed>) + Send);
+
 /// A source, or why there is none. One bad argument does not stop the others.
 pub type Item = Result<Source, Failed>;
 

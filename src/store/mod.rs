@@ -18,6 +18,12 @@ pub use self::query::{Hit, Query, Target, check_mode};
 pub use self::settings::Settings;
 use crate::model::manifest::Manifest;
 
+/// Refuses the store or export that has this metadata where it was made for another model, or for another mapping than
+/// this release writes.
+pub fn check_meta(meta: &StoreMeta, model: &Manifest, owner: &impl std::fmt::Display) -> Result<(), Error> {
+    meta.check(model, mapping::CURRENT_VERSION, owner)
+}
+
 /// Where documents are kept.
 pub enum Store {
     /// A SQLite file, searched in memory.
@@ -65,7 +71,7 @@ impl Store {
     /// [`ErrorKind::Missing`] or [`ErrorKind::Mismatch`], or any failure to find out.
     pub async fn check(&self, model: &Manifest) -> Result<(), Error> {
         let meta = self.meta().await?.ok_or_else(|| Error::new(self, ErrorKind::Missing))?;
-        meta.check(model, mapping::CURRENT_VERSION, self)
+        check_meta(&meta, model, self)
     }
 
     /// Refuses a store that takes no writes now, besides what [`Self::check`] refuses.

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use super::ndjson::{self, FORMAT, Header};
-use crate::sources::read_line;
+use crate::sources::{Failed, Report, read_line};
 use crate::store::{self, Document, Store, StoreMeta, Write, WriteOutcome};
 
 /// Documents per write.
@@ -27,9 +27,6 @@ pub enum Error {
     #[error("{store}: {reason}; importing again is safe")]
     NotTaken { store: String, reason: String },
 }
-
-/// What is reported of each document as it ends: the name and reason of one that failed.
-pub type Report<'a> = &'a mut (dyn FnMut(Result<(), (&str, &str)>) + Send);
 
 /// The file of an export whose header has been read.
 pub struct Export {
@@ -69,7 +66,7 @@ pub async fn run(
         };
         match document {
             Ok(document) => batch.push(document),
-            Err(reason) => import.failed(&format!("{name}, line {}", lines.number), &reason),
+            Err(reason) => import.failed(format!("{name}, line {}", lines.number), reason),
         }
         if batch.len() == BATCH {
             import.write(std::mem::take(&mut batch)).await?;
@@ -125,14 +122,14 @@ impl Import<'_> {
                 WriteOutcome::Indexed => self.counts.imported += 1,
                 WriteOutcome::Stale => self.counts.stale += 1,
                 WriteOutcome::Rejected { kind, reason } => {
-                    self.failed(&document.id, &format!("{kind}: {reason}"));
+                    self.failed(document.id.clone(), format!("{kind}: {reason}"));
                     continue;
                 }
                 WriteOutcome::Busy { reason, .. } | WriteOutcome::Blocked { reason, .. } => {
                     return Err(Error::NotTaken { store: self.store.to_string(), reason });
                 }
                 WriteOutcome::Deleted => {
-                    self.failed(&document.id, "the store answered with a deletion");
+                    self.failed(document.id.clone(), "the store answered with a deletion".to_owned());
                     continue;
                 }
             }
@@ -141,8 +138,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, name: &str, reason: &str) {
+    fn failed(&mut self, name: String, reason: String) {
         self.counts.failed += 1;
-        (self.report)(Err((name, reason)));
+        (self.report)(Err(&Failed { name, reason }));
     }
 }

@@ -14,7 +14,6 @@ use crate::config::Layers;
 use crate::machine::{self, memory_limit};
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::model::vgg16;
-use crate::store::elasticsearch::mapping;
 use crate::store::{self, ErrorKind};
 
 /// A service that does not answer within this time is reported as absent.
@@ -165,7 +164,7 @@ async fn store(args: &DoctorArgs) -> Finding {
     let checked = async {
         let Some(meta) = store.meta().await? else { return Ok(None) };
         let manifest = find_model(args.model.model.as_ref().unwrap_or(&meta.model))?;
-        meta.check(&manifest, mapping::CURRENT_VERSION, &store)?;
+        store::check_meta(&meta, &manifest, &store)?;
         Ok::<_, Error>(Some((meta, store.count().await?)))
     };
     match tokio::time::timeout(TIMEOUT, checked).await {

@@ -9,7 +9,8 @@ use clap::Args;
 use crate::cli::args::{ModelArgs, StoreArgs};
 use crate::cli::progress::Progress;
 use crate::cli::{Error, Exit, output, setup};
-use crate::store::elasticsearch::mapping;
+use crate::sources::Failed;
+use crate::store::check_meta;
 use crate::transfer::check_name;
 use crate::transfer::import::{self, Counts, Export};
 
@@ -39,16 +40,11 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let model = ModelArgs { model: Some(export.meta.model.clone()), ..ModelArgs::default() };
     let store = setup::store(&args.store)?;
     let manifest = setup::model_for_write(&store, &model).await?;
-    export.meta.check(&manifest, mapping::CURRENT_VERSION, &name)?;
+    check_meta(&export.meta, &manifest, &name)?;
     setup::ensure_embedded(&store, &manifest).await?;
 
     let mut progress = Progress::start(None, "documents");
-    let mut report = |result: Result<(), (&str, &str)>| {
-        if let Err((name, reason)) = result {
-            progress.print(format_args!("failed: {name}: {reason}"));
-        }
-        progress.advance();
-    };
+    let mut report = |result: Result<(), &Failed>| progress.report(result);
     let (counts, broken) = import::run(export, &store, manifest.dims, &name, &mut report).await?;
     let Counts { imported, stale, failed } = counts;
     let seconds = progress.finish().as_secs_f64();

@@ -61,12 +61,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
     let indexer = Indexer::start(Arc::clone(&store), settings, Arc::clone(&metrics));
     let pipeline = Pipeline::new(embedder, indexer, metrics).skip_unchanged(true);
     let mut progress = Progress::start(count(&args.sources).await, "images");
-    let mut report = |result: Result<(), &Failed>| {
-        if let Err(failed) = result {
-            progress.print(format_args!("failed: {failed}"));
-        }
-        progress.advance();
-    };
+    let mut report = |result: Result<(), &Failed>| progress.report(result);
     let sources = setup::sources(args.sources)?;
     let Ended { counts, broken } = ingest::run(pipeline, sources, args.collection, &stop, &mut report).await;
     let seconds = progress.finish().as_millis() as f64 / 1000.0;

@@ -149,7 +149,7 @@ fn record(store: &Store, index: Index, documents: u64, common: &Common) -> Recor
 /// Why the store does not fit the model asked for, or the catalogue's model of the name that it records.
 fn meta_problem(meta: &StoreMeta, store: &Store, common: &Common) -> Option<String> {
     match Manifest::find(common.model.as_ref().unwrap_or(&meta.model)) {
-        Ok(model) => meta.check(&model, mapping::CURRENT_VERSION, store).err().map(|error| error.to_string()),
+        Ok(model) => store::check_meta(meta, &model, store).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     }
 }

@@ -9,6 +9,8 @@ use clap::Args;
 use crate::cli::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
 use crate::cli::{Command, Error, Exit, setup};
 use crate::config::Layers;
+use crate::model::compute::Compute;
+use crate::model::manifest::Manifest;
 use crate::worker::run::Settings;
 use crate::worker::{self, ACK_TIMEOUT};
 use crate::{extract, footprint, indexer, machine};
@@ -84,25 +86,24 @@ impl WorkerArgs {
             self.check_prefetch(),
             self.broker.settings("worker").map(drop),
             setup::store(&self.store).map(drop),
-            self.model.model.as_ref().map_or(Ok(()), |_| self.model.manifest().map(drop)),
+            self.chosen_model().map(drop),
             self.model.folder().map(drop),
-            self.model.compute().check().map_err(|error| Error::new(Exit::Config, error.to_string())),
+            self.compute().map(drop),
             fetcher(),
         ];
         checks.into_iter().filter_map(Result::err).collect()
     }
 
+    /// The same checks, up to the first problem. The fetcher checks its settings when it is made, before a port is bound.
     fn settings(&self) -> Result<Settings, Error> {
-        if let Some(problem) = self.problems().into_iter().next() {
-            return Err(problem);
-        }
+        self.check_prefetch()?;
         Ok(Settings {
             broker: self.broker.settings("worker")?,
             prefetch: self.prefetch,
             store: setup::store(&self.store)?,
-            model: self.model.model.as_ref().map(|_| self.model.manifest()).transpose()?,
+            model: self.chosen_model()?,
             model_folder: self.model.folder()?,
-            compute: self.model.compute(),
+            compute: self.compute()?,
             fetch: self.fetch.fetch_for_worker()?,
             decode: self.fetch.decode(),
             indexer: indexer::Settings {
@@ -115,6 +116,18 @@ impl WorkerArgs {
             admin_listen: self.admin_listen,
             drain_deadline: Duration::from_secs(self.drain_deadline),
         })
+    }
+
+    /// The model that `--model` names; without it the store's own is taken.
+    fn chosen_model(&self) -> Result<Option<Manifest>, Error> {
+        self.model.model.as_ref().map(|_| self.model.manifest()).transpose()
+    }
+
+    /// How features are computed, on a machine that can.
+    fn compute(&self) -> Result<Compute, Error> {
+        let compute = self.model.compute();
+        compute.check().map_err(|error| Error::new(Exit::Config, error.to_string()))?;
+        Ok(compute)
     }
 
     /// With fewer messages than the batches hold, the last batches would wait for messages that are never delivered.
