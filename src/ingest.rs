@@ -66,15 +66,19 @@ pub async fn run(
             Some(done) = tasks.join_next_with_id() => run.settle(done),
             () = stop.cancelled(), if taking => {}
             item = sources.next(), if taking => match item {
+                // A deletion of what is stored now comes after what was given before it, and before what is given after it.
+                Some(item) if deletes_what_is_stored(&item) => {
+                    run.drain(&mut tasks).await;
+                    run.start(item, &mut tasks);
+                    run.drain(&mut tasks).await;
+                }
                 Some(item) => run.start(item, &mut tasks),
                 None => break,
             },
             else => break,
         }
     }
-    while let Some(done) = tasks.join_next_with_id().await {
-        run.settle(done);
-    }
+    run.drain(&mut tasks).await;
     let Run { pipeline, counts, broken, .. } = run;
     // Every task has ended, so this is the last owner; what it wrote was durable when the tasks ended.
     if let Some(pipeline) = Arc::into_inner(pipeline) {
@@ -102,12 +106,20 @@ impl Run<'_> {
                     reference.collection.clone_from(&self.collection);
                 }
                 // Two sources of one id end in the order in which they were given, whichever is ready first.
-                reference.version.get_or_insert_with(|| self.versions.next_version().into());
+                if !reference.is_deletion() {
+                    reference.version.get_or_insert_with(|| self.versions.next_version().into());
+                }
                 let pipeline = Arc::clone(&self.pipeline);
                 let task = tasks.spawn(async move { process(&pipeline, &reference).await });
                 self.names.insert(task.id(), name);
             }
             Err(failed) => self.failed(&failed),
+        }
+    }
+
+    async fn drain(&mut self, tasks: &mut JoinSet<Processed>) {
+        while let Some(done) = tasks.join_next_with_id().await {
+            self.settle(done);
         }
     }
 
@@ -124,7 +136,7 @@ impl Run<'_> {
             Ok(Outcome::Indexed) => &mut self.counts.indexed,
             Ok(Outcome::Unchanged) => &mut self.counts.unchanged,
             Ok(Outcome::Deleted) => &mut self.counts.deleted,
-            Ok(Outcome::Stale) => &mut self.counts.stale,
+            Ok(Outcome::Stale | Outcome::StaleDeletion) => &mut self.counts.stale,
             Err(failure) => {
                 self.failed(&Failed { name, reason: failure.to_string() });
                 if failure.verdict() == Verdict::Requeue {
@@ -141,6 +153,11 @@ impl Run<'_> {
         self.counts.failed += 1;
         (self.report)(Err(failed));
     }
+}
+
+/// Whether a source deletes its image at the version that the store has when its turn comes.
+fn deletes_what_is_stored(item: &Item) -> bool {
+    item.as_ref().is_ok_and(|source| source.reference.is_deletion() && source.reference.version.is_none())
 }
 
 async fn process(pipeline: &Pipeline, reference: &WireReference) -> Processed {

@@ -36,7 +36,7 @@
 //! | [`fetch`] | URL to bytes; `access` says what may be reached, `limits` bounds what is shared |
 //! | [`extract`] | the model thread: batching behind one `async fn` |
 //! | **what it knows** | |
-//! | [`store`] | documents, queries and hits; the embedded store and Elasticsearch with its mappings |
+//! | [`store`] | documents, tombstones, queries and hits; the embedded store and Elasticsearch with its mappings |
 //! | [`model`] | manifests, weights, the networks; `vgg16` has the fused convolutions |
 //! | [`decode`] | bytes to pixels, with limits before allocation; `preprocess` samples them for a model |
 //! | [`broker`] | sessions, receipts, publishing, topology, browsing of queues; knows no images |
@@ -57,6 +57,8 @@
 //! - Only `pipeline` and `embedder` know the order of the stages.
 //! - Only `broker::receipt` acknowledges a delivery; `broker::browse` removes dead letters on request.
 //! - Nothing but `store::elasticsearch::client` speaks HTTP to Elasticsearch.
+//! - A deletion is a document, [`store::Tombstone`]; which of two writes of an id stands is [`store::Revision::replaces`] and
+//!   nothing else.
 //! - A vector is never compared with one of another model: the model's fingerprint is written into every store and
 //!   checked before the first write and the first search.
 //! - `model::load` is the only match over architectures.

@@ -11,11 +11,13 @@ use strum::{IntoStaticStr, VariantArray};
 pub enum Outcome {
     /// The document is durable.
     Indexed,
-    /// The document is gone, or was not there.
+    /// The tombstone is durable, whether or not there was a document.
     Deleted,
-    /// The store holds a newer version.
+    /// The store holds a newer version, or the image is deleted at this version.
     Stale,
-    /// The stored document already has this content, collection, URL and metadata.
+    /// A deletion, and the store holds a newer version or this same deletion.
+    StaleDeletion,
+    /// The stored document already has this content, collection, URL and metadata; or there is no document to delete.
     Unchanged,
 }
 
@@ -55,6 +57,8 @@ pub enum Verdict {
 pub enum Reason {
     /// The body is not a valid reference.
     InvalidMessage,
+    /// An upsert that is older than tombstones are kept: what it would bring back may have been deleted.
+    Expired,
     /// Scheme, port, host or address is not allowed.
     RefusedAddress,
     /// A redirect is not allowed: its target, scheme or number.

@@ -55,6 +55,7 @@ pub mod model {
 pub mod store {
     pub use crate::store::elasticsearch::{bulk, mapping};
     pub use crate::store::{
-        Blocked, Document, Error, ErrorKind, Query, Settings, Store, StoreMeta, Target, Write, WriteOutcome,
+        Blocked, Document, Error, ErrorKind, Query, Revision, Settings, Store, StoreMeta, Stored, Target, Tombstone,
+        Write, WriteOutcome,
     };
 }

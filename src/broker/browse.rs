@@ -14,6 +14,7 @@ use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::error::Error;
 use super::headers;
 use super::topology::message_count;
+use crate::clock::now_ms;
 
 /// A connection for browsing the queues of a topology.
 pub struct QueueBrowser {
@@ -38,6 +39,8 @@ pub enum Disposition {
     Keep,
     /// It goes back to the work queue without its history of failures.
     Replay,
+    /// The same, and its age counts from now on.
+    Readmit,
     /// It is removed.
     Purge,
 }
@@ -98,7 +101,11 @@ impl QueueBrowser {
                 Disposition::Keep => false,
                 Disposition::Purge => true,
                 Disposition::Replay => {
-                    self.replay(&message).await?;
+                    self.replay(&message, None).await?;
+                    true
+                }
+                Disposition::Readmit => {
+                    self.replay(&message, Some(now_ms())).await?;
                     true
                 }
             };
@@ -118,9 +125,9 @@ impl QueueBrowser {
     }
 
     /// Publishes a message to the work queue with the producer's own properties, and waits for the confirm.
-    async fn replay(&self, message: &QueuedMessage) -> Result<(), Error> {
+    async fn replay(&self, message: &QueuedMessage, readmitted_ms: Option<u64>) -> Result<(), Error> {
         let queue = self.settings.topology.queue();
-        let properties = headers::replay_properties(&message.properties);
+        let properties = headers::replay_properties(&message.properties, readmitted_ms);
         let publishing = publish_to_queue(&self.publisher, queue, &message.body, &properties);
         match timeout(ANSWER_TIMEOUT, publishing).await {
             Ok(Ok(PublishOutcome::Accepted)) => Ok(()),
@@ -139,6 +146,11 @@ impl QueueBrowser {
 }
 
 impl QueuedMessage {
+    /// When it was published, in ms since the epoch, where the broker or the producer has set that.
+    pub fn published_ms(&self) -> Option<u64> {
+        headers::published_ms(&self.properties)
+    }
+
     /// One of the headers of [`headers`](mod@headers), as text.
     pub fn header(&self, name: &str) -> Option<String> {
         let value = self.properties.headers().as_ref()?.inner().get(name)?;

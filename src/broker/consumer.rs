@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{ANSWER_TIMEOUT, Connection, Settings};
 use super::quarantine::Quarantine;
 use super::receipt::Receipt;
-use super::session::{End, Generation, Session};
+use super::session::{End, Generation, NamesVersion, Session};
 use crate::backpressure::backoff::Backoff;
 use crate::health::Condition;
 use crate::metrics::{Metrics, PauseCause};
@@ -51,6 +51,7 @@ impl Consumer {
     pub fn start(
         settings: Settings,
         prefetch: u16,
+        names_version: NamesVersion,
         gate: watch::Receiver<bool>,
         condition: watch::Sender<Condition>,
         metrics: Arc<Metrics>,
@@ -63,6 +64,7 @@ impl Consumer {
         let supervisor = Supervisor {
             settings,
             prefetch,
+            names_version,
             gate,
             condition,
             metrics,
@@ -102,6 +104,7 @@ impl Consumer {
 struct Supervisor {
     settings: Settings,
     prefetch: u16,
+    names_version: NamesVersion,
     gate: watch::Receiver<bool>,
     condition: watch::Sender<Condition>,
     metrics: Arc<Metrics>,
@@ -172,7 +175,8 @@ impl Supervisor {
         let channels = timeout(ANSWER_TIMEOUT, async {
             let channel = connection.create_channel().await?;
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let session = Session::open(generation, connection, topology.clone(), Arc::clone(&self.metrics)).await?;
+            let (topology, metrics) = (topology.clone(), Arc::clone(&self.metrics));
+            let session = Session::open(generation, connection, topology, self.names_version, metrics).await?;
             Ok::<_, End>((channel, Arc::new(session)))
         });
         channels.await.map_err(|_| End::no_answer())?

@@ -78,12 +78,11 @@ impl Receipt {
         let history = History::read(&delivery.properties);
         let received_ms = now_ms();
         // Only of a first delivery: the age of a retry or redelivery says nothing about the backlog.
-        if let Some(sent) = *delivery.properties.timestamp()
-            && history == History::default()
+        if let Some(sent_ms) = history.published_ms
+            && history.is_first_delivery()
             && !delivery.redelivered
         {
-            let age = received_ms.saturating_sub(sent.saturating_mul(1000));
-            session.metrics().message_age(Duration::from_millis(age));
+            session.metrics().message_age(between(sent_ms, received_ms));
         }
         Self { delivery, session, history, received_ms, is_quarantined: false, settled: false }
     }
@@ -127,9 +126,14 @@ impl Receipt {
         &self.delivery.data
     }
 
-    /// The AMQP timestamp in seconds, if the producer set one.
-    pub fn timestamp(&self) -> Option<u64> {
-        *self.delivery.properties.timestamp()
+    /// When the message was published, in ms since the epoch, where the broker or the producer has set that.
+    pub fn published_ms(&self) -> Option<u64> {
+        self.history.published_ms
+    }
+
+    /// When an operator last put the message back although it had expired.
+    pub fn readmitted_ms(&self) -> Option<u64> {
+        self.history.readmitted_ms
     }
 
     /// When a worker first received the message, in ms since the epoch.
@@ -154,6 +158,7 @@ impl Receipt {
             Outcome::Indexed | Outcome::Unchanged => Settled::Indexed,
             Outcome::Deleted => Settled::Deleted,
             Outcome::Stale => Settled::Stale,
+            Outcome::StaleDeletion => Settled::StaleDeletion,
         })
         .await;
     }
@@ -228,6 +233,12 @@ impl Receipt {
         }
     }
 
+    /// Whether the time of this delivery orders the message: nothing in it does, and no header says when it was first received.
+    fn is_ordered_by_receipt(&self) -> bool {
+        let History { first_received_ms, published_ms, .. } = self.history;
+        first_received_ms.is_none() && published_ms.is_none() && !self.session.names_version(self.body())
+    }
+
     /// The properties of a copy in another queue that adds no failure.
     fn forward_properties(&self) -> BasicProperties {
         headers::forward_properties(&self.delivery.properties, self.first_received_ms())
@@ -277,11 +288,12 @@ impl Drop for Receipt {
         let Ok(runtime) = Handle::try_current() else { return };
         let (acker, session) = (self.delivery.acker.clone(), Arc::clone(&self.session));
         // A quarantined message that did not crash the worker moves back to the work queue, with a delivery count of zero.
-        // A requeue would raise the count as a crash does; after a panic it should.
-        let released = (self.is_quarantined && !panicking)
-            .then(|| (std::mem::take(&mut self.delivery.data), self.forward_properties()));
+        // A requeue would raise the count as a crash does; after a panic it should. A message that is ordered by its receipt
+        // takes the time of this first one along, or its next delivery would look newer than what came in between.
+        let moved = (self.is_quarantined && !panicking) || self.is_ordered_by_receipt();
+        let moved = moved.then(|| (std::mem::take(&mut self.delivery.data), self.forward_properties()));
         let requeue = async move {
-            let requeued = if let Some((body, properties)) = released {
+            let requeued = if let Some((body, properties)) = moved {
                 let queue = session.topology().queue().clone();
                 session.publish(queue, &body, properties).await
                     && matches!(acker.ack(BasicAckOptions::default()).await, Ok(true))

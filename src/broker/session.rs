@@ -106,8 +106,12 @@ pub(super) struct Session {
     refusals: watch::Sender<Vec<ShortString>>,
     /// Requeues in progress.
     requeues: TaskTracker,
+    names_version: NamesVersion,
     metrics: Arc<Metrics>,
 }
+
+/// Whether a body names its version, so that the time of its receipt does not order it.
+pub type NamesVersion = fn(&[u8]) -> bool;
 
 impl Session {
     /// Opens the session's channels except the one that consumes.
@@ -115,6 +119,7 @@ impl Session {
         generation: Generation,
         connection: &Arc<Connection>,
         topology: Topology,
+        names_version: NamesVersion,
         metrics: Arc<Metrics>,
     ) -> lapin::Result<Self> {
         Ok(Self {
@@ -126,6 +131,7 @@ impl Session {
             topology,
             refusals: watch::Sender::default(),
             requeues: TaskTracker::new(),
+            names_version,
             metrics,
         })
     }
@@ -147,6 +153,10 @@ impl Session {
 
     pub(super) fn requeues(&self) -> &TaskTracker {
         &self.requeues
+    }
+
+    pub(super) fn names_version(&self, body: &[u8]) -> bool {
+        (self.names_version)(body)
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

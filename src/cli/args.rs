@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -166,6 +167,27 @@ pub struct BrokerArgs {
     /// PEM file with the certificate authority of the broker
     #[arg(long, env = "IMGDEX_AMQP_CA", value_name = "FILE")]
     pub amqp_ca: Option<std::path::PathBuf>,
+}
+
+/// How long deletions are remembered.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct RetentionArgs {
+    /// How long deletions are remembered, the same for all commands: an upsert that is older is not applied, and dead-lettered
+    /// as `expired`
+    #[arg(long, env = "IMGDEX_RETENTION", value_name = "DURATION", default_value = "30d", value_parser = retention)]
+    pub retention: Duration,
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a retention of zero would refuse every image".to_owned()),
+        retention => Ok(retention),
+    }
+}
+
+/// Parses `30d`, `12h`, `90s` and the like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 30d, 12h or 90s"))
 }
 
 impl BrokerArgs {

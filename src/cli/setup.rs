@@ -33,7 +33,11 @@ pub async fn model_of(store: &Store, args: &ModelArgs) -> Result<Manifest, Error
 /// Elasticsearch.
 pub async fn model_for_write(store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     match (store, store.meta().await?) {
-        (_, Some(meta)) => recorded(&meta, store, args),
+        (_, Some(meta)) => {
+            let model = recorded(&meta, store, args)?;
+            store.check_writable(&model).await?;
+            Ok(model)
+        }
         (Store::Embedded(_), None) => args.manifest(),
         (Store::Elasticsearch(_), None) => Err(store::Error::new(store, ErrorKind::Missing).into()),
     }
@@ -82,7 +86,7 @@ pub fn fetcher(settings: &fetch::Settings, metrics: Arc<Metrics>) -> Result<Fetc
 
 /// The embedding of a source's image, or the reason why there is none.
 pub async fn embed(embedder: &Embedder, source: &Source, priority: Priority) -> Result<Embedding, String> {
-    let url = source.url.as_ref().filter(|_| source.reference.op.as_deref() != Some("delete"));
+    let url = source.url.as_ref().filter(|_| !source.reference.is_deletion());
     let url = url.ok_or("this line names no image to embed")?;
     let image = async { embedder.embed(embedder.fetch(url).await?, priority).await };
     image.await.map(|image| image.embedding).map_err(|error: embedder::Error| error.to_string())

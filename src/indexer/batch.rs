@@ -224,7 +224,10 @@ impl Batcher {
             match written {
                 WriteOutcome::Indexed => self.reply(pending, BulkItem::Indexed, Ok(Outcome::Indexed)),
                 WriteOutcome::Deleted => self.reply(pending, BulkItem::Deleted, Ok(Outcome::Deleted)),
-                WriteOutcome::Stale => self.reply(pending, BulkItem::Stale, Ok(Outcome::Stale)),
+                WriteOutcome::Stale => match pending.write {
+                    Write::Put(_) => self.reply(pending, BulkItem::Stale, Ok(Outcome::Stale)),
+                    Write::Delete(_) => self.reply(pending, BulkItem::StaleDeletion, Ok(Outcome::StaleDeletion)),
+                },
                 WriteOutcome::Rejected { kind, reason } => refused.push(RefusedWrite { pending, kind, reason }),
                 WriteOutcome::Blocked { reason, .. } => {
                     last_reason = reason;
@@ -319,7 +322,8 @@ fn bulk_status<T>(result: &Result<T, store::Error>) -> BulkStatus {
 /// The kind of refusal of a single write whose whole request was refused.
 const WHOLE_REQUEST: &str = "request";
 
-/// What the outcome of a write tells about the store. A deletion is accepted under any mapping.
+/// What the outcome of a write tells about the store. A tombstone has few fields: that it is accepted tells nothing about the
+/// mapping of the others.
 fn evidence(write: &Write, written: &WriteOutcome) -> Option<Evidence> {
     match (write, written) {
         (Write::Put(_), WriteOutcome::Indexed | WriteOutcome::Stale) => Some(Evidence::Accepted),

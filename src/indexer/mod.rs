@@ -26,7 +26,7 @@ use self::pending::{Caller, PendingWrite};
 use crate::message::ImageReference;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::store::{Document, Store, Write};
+use crate::store::{Document, Store, Stored, Tombstone, Write};
 
 /// Collects writes into batches and sends them.
 pub struct Indexer {
@@ -57,9 +57,18 @@ impl Indexer {
         self.write(Write::Put(Box::new(document))).await
     }
 
-    /// Removes a document.
-    pub async fn delete(&self, id: String, version: u64) -> Result<Outcome, Error> {
-        self.write(Write::Delete { id, version }).await
+    /// Replaces a document by a tombstone.
+    pub async fn delete(&self, tombstone: Tombstone) -> Result<Outcome, Error> {
+        self.write(Write::Delete(tombstone)).await
+    }
+
+    /// The version of the live document with this id.
+    ///
+    /// # Errors
+    /// [`Error::Lookup`].
+    pub async fn stored_version(&self, id: &str) -> Result<Option<u64>, Error> {
+        let stored = self.store.get(id).await.map_err(Error::Lookup)?;
+        Ok(stored.and_then(Stored::live).map(|document| document.version))
     }
 
     /// Whether the stored document has this content already, and the reference's collection, metadata and URL.
@@ -67,7 +76,7 @@ impl Indexer {
     /// # Errors
     /// [`Error::Lookup`].
     pub async fn is_unchanged(&self, reference: &ImageReference, content_sha256: &str) -> Result<bool, Error> {
-        let stored = self.store.get(&reference.id).await.map_err(Error::Lookup)?;
+        let stored = self.store.get(&reference.id).await.map_err(Error::Lookup)?.and_then(Stored::live);
         Ok(stored.is_some_and(|document| {
             document.content_sha256 == content_sha256
                 && document.collection == reference.collection

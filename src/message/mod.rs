@@ -3,6 +3,8 @@
 //! A body is a JSON object `{"id"?, "url", "op"?, "version"?, "collection"?, "metadata"?}`, a bare URL, or a CloudEvents
 //! structured envelope whose `data` is either of these. Published as `deploy/image-reference.schema.json`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -23,6 +25,8 @@ pub const MAX_METADATA_DEPTH: usize = 16;
 pub const MAX_VERSION: u64 = i64::MAX as u64 - 1;
 /// Longest excerpt of a producer's text in an error or a log, in characters.
 const LONGEST_QUOTE: usize = 200;
+/// The `op` of a deletion.
+const DELETE: &str = "delete";
 /// The collection of a reference without one.
 pub const DEFAULT_COLLECTION: &str = "default";
 
@@ -31,12 +35,24 @@ pub const DEFAULT_COLLECTION: &str = "default";
 pub struct Envelope {
     /// The body, exactly as delivered.
     pub body: Vec<u8>,
-    /// The AMQP timestamp in seconds, if the producer set one.
-    pub timestamp: Option<u64>,
+    /// When it was published, in ms since the epoch, where the broker or the producer has set that.
+    pub published_ms: Option<u64>,
     /// When a worker first received this message, in ms since the epoch; kept in a header through retries.
     pub first_received_ms: u64,
+    /// When an operator last put it back into the queue although it had expired.
+    pub readmitted_ms: Option<u64>,
     /// How many times processing this message has failed for its own reasons.
     pub attempts: u32,
+}
+
+impl Envelope {
+    /// How long ago the message came into being, as far as that is known: published, first received, or put back by an
+    /// operator who takes responsibility for its age.
+    pub fn age(&self, now_ms: u64) -> Duration {
+        let oldest =
+            self.published_ms.map_or(self.first_received_ms, |published| published.min(self.first_received_ms));
+        Duration::from_millis(now_ms.saturating_sub(self.readmitted_ms.map_or(oldest, |again| again.max(oldest))))
+    }
 }
 
 /// What a reference asks for.
@@ -60,11 +76,24 @@ pub struct ImageReference {
     pub operation: Operation,
     /// Orders writes of one id: a write is dropped if the stored document has a newer version.
     pub version: u64,
+    /// Where the version is from.
+    pub version_source: VersionSource,
     pub collection: String,
     /// Stored with the document and returned with every hit.
     pub metadata: Map<String, Value>,
     /// Names of unknown fields, which are counted and otherwise ignored.
     pub unknown_fields: Vec<String>,
+}
+
+/// Where a version is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionSource {
+    /// The body's `version`.
+    Body,
+    /// The time of publishing.
+    Published,
+    /// The time of the first receipt, for want of anything else: it orders a message by when it happened to be delivered.
+    FirstReceipt,
 }
 
 /// Why a body is not a reference. Always the message's own fault.
@@ -118,17 +147,33 @@ pub struct WireReference {
     pub unknown: Map<String, Value>,
 }
 
+impl WireReference {
+    pub fn is_deletion(&self) -> bool {
+        self.op.as_deref() == Some(DELETE)
+    }
+
+    /// Makes it a deletion.
+    pub fn delete(&mut self) {
+        self.op = Some(DELETE.to_owned());
+    }
+}
+
 /// Reads and checks a reference.
 ///
 /// # Errors
 /// Every [`Error`] is permanent: the same body fails again.
 pub fn parse(envelope: &Envelope) -> Result<ImageReference, Error> {
     let wire = read(&envelope.body)?;
-    let version = match &wire.version {
-        Some(value) => version(value)?,
-        None => envelope.timestamp.map_or(envelope.first_received_ms, |seconds| seconds.saturating_mul(1000)),
+    let unversioned = match envelope.published_ms {
+        Some(published) => (published, VersionSource::Published),
+        None => (envelope.first_received_ms, VersionSource::FirstReceipt),
     };
-    check(wire, version.min(MAX_VERSION))
+    check(wire, unversioned)
+}
+
+/// Whether a body names its version, so that it does not matter when it is received.
+pub fn names_version(body: &[u8]) -> bool {
+    read(body).is_ok_and(|wire| wire.version.is_some())
 }
 
 /// Reads the body without checking the fields' values: a JSON object, a CloudEvents envelope or a bare URL.
@@ -178,11 +223,15 @@ fn version(value: &Value) -> Result<u64, Error> {
     value.as_u64().filter(|&v| v <= MAX_VERSION).ok_or_else(|| Error::Version(quote(&value.to_string())))
 }
 
-/// Checks the values of a reference, and fills in absent ones.
-pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error> {
+/// Checks the values of a reference, and fills in absent ones; `unversioned` is the version of one that names none.
+pub fn check(wire: WireReference, unversioned: (u64, VersionSource)) -> Result<ImageReference, Error> {
+    let (version, version_source) = match &wire.version {
+        Some(value) => (version(value)?, VersionSource::Body),
+        None => (unversioned.0.min(MAX_VERSION), unversioned.1),
+    };
     let operation = match wire.op.as_deref() {
         None | Some("upsert") => Operation::Upsert,
-        Some("delete") => Operation::Delete,
+        Some(DELETE) => Operation::Delete,
         Some(other) => return Err(Error::UnknownOperation(quote(other))),
     };
     let url = wire.url.as_deref().map(canonical_url).transpose()?;
@@ -200,7 +249,7 @@ pub fn check(wire: WireReference, version: u64) -> Result<ImageReference, Error>
     let metadata = wire.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let unknown_fields = wire.unknown.into_iter().map(|(name, _)| name).collect();
-    Ok(ImageReference { id, url, operation, version, collection, metadata, unknown_fields })
+    Ok(ImageReference { id, url, operation, version, version_source, collection, metadata, unknown_fields })
 }
 
 /// The name of a message in a log: its id, else its URL, else its beginning, without the parts of a URL that may be secret

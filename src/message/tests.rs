@@ -59,15 +59,33 @@ fn ids_are_derived_from_collection_and_canonical_url() {
 fn the_version_comes_from_the_message_else_the_timestamp_else_the_first_receipt() {
     let mut envelope = envelope("http://h/");
     assert_eq!(parse(&envelope).unwrap().version, 1_700_000_000_123);
-    envelope.timestamp = Some(12);
+    assert_eq!(parse(&envelope).unwrap().version_source, VersionSource::FirstReceipt);
+    envelope.published_ms = Some(12_000);
     assert_eq!(parse(&envelope).unwrap().version, 12_000);
+    assert_eq!(parse(&envelope).unwrap().version_source, VersionSource::Published);
+    assert!(!names_version(&envelope.body));
     envelope.body = br#"{"url": "http://h/", "version": 0}"#.to_vec();
     assert_eq!(parse(&envelope).unwrap().version, 0);
+    assert_eq!(parse(&envelope).unwrap().version_source, VersionSource::Body);
+    assert!(names_version(&envelope.body));
+}
+
+#[test]
+fn the_age_of_a_message_counts_from_its_oldest_time_or_from_when_it_was_readmitted() {
+    let age = |published_ms, first_received_ms, readmitted_ms| {
+        Envelope { published_ms, first_received_ms, readmitted_ms, ..Envelope::default() }.age(10_000).as_millis()
+    };
+    assert_eq!(age(None, 9_000, None), 1_000);
+    assert_eq!(age(Some(7_000), 9_000, None), 3_000);
+    // The producer's clock is ahead.
+    assert_eq!(age(Some(20_000), 9_000, None), 1_000);
+    assert_eq!(age(Some(7_000), 9_000, Some(9_500)), 500);
+    assert_eq!(age(None, 11_000, None), 0);
 }
 
 #[test]
 fn a_hostile_timestamp_stays_in_range() {
-    let envelope = Envelope { timestamp: Some(u64::MAX), ..envelope("http://h/") };
+    let envelope = Envelope { published_ms: Some(u64::MAX), ..envelope("http://h/") };
     assert_eq!(parse(&envelope).unwrap().version, MAX_VERSION);
 }
 

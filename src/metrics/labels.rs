@@ -35,8 +35,10 @@ label! {
         Indexed,
         /// Its document is deleted.
         Deleted,
-        /// A newer version was there.
+        /// A newer version was there, or a deletion at this one.
         Stale,
+        /// A deletion; a newer version or this same deletion was there.
+        StaleDeletion,
         /// Dead-lettered.
         Dead,
         /// Published to a retry queue.
@@ -128,8 +130,10 @@ label! {
         /// Durable.
         Indexed,
         Deleted,
-        /// A newer version was there.
+        /// A newer version was there, or a deletion at this one.
         Stale,
+        /// A deletion; a newer version or this same deletion was there.
+        StaleDeletion,
         /// Refused for its content.
         Rejected,
         /// The store was busy; sent again.

@@ -44,6 +44,7 @@ pub struct Metrics {
     sessions: IntCounterVec,
     stale_acks: IntCounter,
     unknown_fields: IntCounter,
+    without_order: IntCounter,
     paused: IntGaugeVec,
     age: Histogram,
 }
@@ -87,11 +88,16 @@ impl Metrics {
                 "unknown_fields_total",
                 "Message fields that this version does not know.",
             )?,
+            without_order: counter(
+                &registry,
+                "messages_without_order_total",
+                "Deliveries with neither a version nor a timestamp, which are ordered by when they were first received.",
+            )?,
             paused: gauges(&registry, "paused", "1 while consuming is paused, by cause.", "cause")?,
             age: histogram(
                 &registry,
                 "message_age_seconds",
-                "Age of messages at their first receipt, where the producer set a timestamp.",
+                "Age of messages at their first receipt, where the broker or the producer has set a timestamp.",
                 AGES.to_vec(),
             )?,
             registry,
@@ -213,6 +219,11 @@ impl Metrics {
     /// Counts fields that a message had and this version does not know.
     pub fn unknown_fields(&self, count: usize) {
         self.unknown_fields.inc_by(count as u64);
+    }
+
+    /// Counts a delivery that only its receipt orders.
+    pub fn message_without_order(&self) {
+        self.without_order.inc();
     }
 
     /// Marks a cause of pausing as present or gone.

@@ -9,10 +9,10 @@ use crate::clock::now_ms;
 use crate::embedder::{self, EmbeddedImage, Embedder};
 use crate::extract::{self, Priority};
 use crate::indexer::{self, Indexer};
-use crate::message::{self, Envelope, ImageReference, Operation};
+use crate::message::{self, Envelope, ImageReference, Operation, VersionSource};
 use crate::metrics::{Metrics, Stage};
 use crate::outcome::{Outcome, Reason, Verdict};
-use crate::store::Document;
+use crate::store::{Document, Tombstone};
 use crate::{decode, fetch};
 
 /// The stages, wired once per process and shared by all messages.
@@ -20,8 +20,20 @@ pub struct Pipeline {
     embedder: Embedder,
     indexer: Indexer,
     metrics: Arc<Metrics>,
-    /// Leave out images whose stored document is the same already; costs a look-up per image.
-    skip_unchanged: bool,
+    input: Input,
+}
+
+/// Where references come from, which decides what their age and order mean.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// A command: they are given now. Images whose stored document is the same already are left out, which costs a look-up
+    /// per image, and a deletion without a version is one of what is stored now.
+    Command,
+    /// A queue, in which a message may wait for any time and come again.
+    Queue {
+        /// How long deletions are remembered. An upsert that is older may be of an image whose deletion is forgotten.
+        retention: Duration,
+    },
 }
 
 /// Why a message could not be processed; each stage's own error.
@@ -33,18 +45,20 @@ pub enum Failure {
     Embed(#[from] embedder::Error),
     #[error(transparent)]
     Index(#[from] indexer::Error),
+    #[error("a deletion needs a version, or its message a timestamp: when it happens to be delivered orders nothing")]
+    UnorderedDeletion,
+    #[error(
+        "the message is from {} ago, and deletions are remembered for {}: the image may have been deleted since; to index it \
+         all the same: imgdex dlq replay --force",
+        humantime::format_duration(*age),
+        humantime::format_duration(*retention)
+    )]
+    Expired { age: Duration, retention: Duration },
 }
 
 impl Pipeline {
-    pub fn new(embedder: Embedder, indexer: Indexer, metrics: Arc<Metrics>) -> Self {
-        Self { embedder, indexer, metrics, skip_unchanged: false }
-    }
-
-    /// Leaves out images whose stored document is the same already.
-    #[must_use]
-    pub fn skip_unchanged(mut self, skip: bool) -> Self {
-        self.skip_unchanged = skip;
-        self
+    pub fn new(embedder: Embedder, indexer: Indexer, metrics: Arc<Metrics>, input: Input) -> Self {
+        Self { embedder, indexer, metrics, input }
     }
 
     /// Takes one message from its body to a durable outcome.
@@ -54,17 +68,54 @@ impl Pipeline {
     pub async fn process(&self, envelope: &Envelope) -> Result<Outcome, Failure> {
         let reference = message::parse(envelope)?;
         self.metrics.unknown_fields(reference.unknown_fields.len());
+        if let Input::Queue { .. } = self.input
+            && reference.version_source == VersionSource::FirstReceipt
+        {
+            self.metrics.message_without_order();
+        }
         let Some(url) = reference.url.as_ref().filter(|_| reference.operation == Operation::Upsert) else {
-            return Ok(self.indexer.delete(reference.id, reference.version).await?);
+            return self.delete(reference).await;
         };
+        self.check_age(envelope)?;
         let bytes = self.embedder.fetch(url).await?;
         let content = Content { bytes: bytes.len() as u64, sha256: format!("{:x}", Sha256::digest(&bytes)) };
-        if self.skip_unchanged && self.indexer.is_unchanged(&reference, &content.sha256).await? {
+        if matches!(self.input, Input::Command) && self.indexer.is_unchanged(&reference, &content.sha256).await? {
             return Ok(Outcome::Unchanged);
         }
         let embedded = self.embedder.embed(bytes, Priority::Ingest).await?;
         let written = self.indexer.put(document(reference, content, embedded));
         Ok(self.metrics.timed(Stage::Index, written).await?)
+    }
+
+    async fn delete(&self, reference: ImageReference) -> Result<Outcome, Failure> {
+        let ImageReference { id, collection, version_source, mut version, .. } = reference;
+        match (version_source, self.input) {
+            (VersionSource::Body | VersionSource::Published, _) => {}
+            (VersionSource::FirstReceipt, Input::Queue { .. }) => return Err(Failure::UnorderedDeletion),
+            // At the stored version, of which the deletion wins the tie: the time would bar every later version of a producer
+            // who counts 1, 2, 3.
+            (VersionSource::FirstReceipt, Input::Command) => match self.indexer.stored_version(&id).await? {
+                Some(stored) => version = stored,
+                None => return Ok(Outcome::Unchanged),
+            },
+        }
+        let outcome =
+            self.indexer.delete(Tombstone { id: id.clone(), version, collection, deleted_at_ms: now_ms() }).await?;
+        if outcome == Outcome::StaleDeletion {
+            tracing::info!(id, version, "nothing to delete: a newer version is stored, or this deletion is known");
+        }
+        Ok(outcome)
+    }
+
+    /// Refuses an upsert that is older than deletions are remembered.
+    fn check_age(&self, envelope: &Envelope) -> Result<(), Failure> {
+        let Input::Queue { retention } = self.input else { return Ok(()) };
+        let age = envelope.age(now_ms());
+        if age <= retention {
+            return Ok(());
+        }
+        // For people: without fractions.
+        Err(Failure::Expired { age: Duration::from_secs(age.as_secs()), retention })
     }
 
     /// Waits for pending writes; called after the last message.
@@ -109,12 +160,17 @@ const OUTAGE_DELAY: Duration = Duration::from_mins(1);
 /// too many.
 const MAX_OUTAGE: Duration = Duration::from_hours(1);
 
+/// The longest that retry queues hold a message that is tried as often as allowed; `tier` is the longest delay of one queue.
+pub fn longest_wait(tier: Duration) -> Duration {
+    MAX_OUTAGE.saturating_add(tier.saturating_mul(TRANSIENT_BUDGET))
+}
+
 impl Failure {
     /// The HTTP status of the image host, where it answered with an error.
     pub fn http_status(&self) -> Option<u16> {
         match self {
             Self::Embed(error) => error.http_status(),
-            Self::Message(_) | Self::Index(_) => None,
+            Self::Message(_) | Self::Index(_) | Self::UnorderedDeletion | Self::Expired { .. } => None,
         }
     }
 
@@ -122,7 +178,8 @@ impl Failure {
     pub fn verdict(&self) -> Verdict {
         use Verdict::{AwaitHost, DeadLetter, Defer, Requeue, Retry};
         match self {
-            Self::Message(_) => DeadLetter(Reason::InvalidMessage),
+            Self::Message(_) | Self::UnorderedDeletion => DeadLetter(Reason::InvalidMessage),
+            Self::Expired { .. } => DeadLetter(Reason::Expired),
             Self::Embed(embedder::Error::Fetch(error)) => match error {
                 fetch::Error::Refused(_) => DeadLetter(Reason::RefusedAddress),
                 fetch::Error::Redirect { .. } => DeadLetter(Reason::RefusedRedirect),

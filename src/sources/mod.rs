@@ -12,7 +12,7 @@ use url::Url;
 use walkdir::WalkDir;
 
 use crate::excerpt::excerpt;
-use crate::message::{self, WireReference};
+use crate::message::{self, VersionSource, WireReference};
 
 /// The help text of a SOURCE argument.
 pub const HELP: &str = "Image file, folder, URL, .txt list, or - for standard input";
@@ -48,7 +48,8 @@ pub struct Source {
     /// How to name it to the user: the argument as given; within a folder the argument joined with the relative path;
     /// within a list the line.
     pub name: String,
-    /// Where the image is, in canonical form; `file:` for local ones. Only a deletion by id has none.
+    /// Where the image is, in canonical form; `file:` for local ones. Only a line with an id alone has none, which no stage takes
+    /// unless it is a deletion.
     pub url: Option<Url>,
     /// What a message about it says; its `url` is the one above.
     pub reference: WireReference,
@@ -176,9 +177,10 @@ fn file_url(path: &Path) -> Result<Url, String> {
     Url::from_file_path(&absolute).map_err(|()| "this path cannot be written as a file: URL".to_owned())
 }
 
-/// Fills in the canonical URL, and refuses what no stage would take.
+/// Fills in the canonical URL, and refuses what no stage would take. A line with an id alone may become a deletion.
 fn checked(name: String, mut reference: WireReference) -> Item {
-    match message::check(reference.clone(), 0) {
+    match message::check(reference.clone(), (0, VersionSource::FirstReceipt)) {
+        Err(message::Error::MissingTarget) if reference.id.is_some() => Ok(Source { name, url: None, reference }),
         Ok(checked) => {
             reference.url = checked.url.as_ref().map(Url::to_string);
             Ok(Source { name, url: checked.url, reference })

@@ -1,9 +1,9 @@
-//! Documents, writes, and the outcome of a write.
+//! Documents and tombstones, writes, and the outcome of a write.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Blocked;
+use super::{Blocked, Revision};
 use crate::embedding::Embedding;
 
 /// One stored image; in this form also a line of an export.
@@ -33,17 +33,71 @@ pub struct Document {
     pub embedding: Option<Embedding>,
 }
 
-/// One write of a batch.
+/// A deletion. It takes the place of the document for as long as an older write may still arrive, and keeps that write from
+/// bringing the image back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub id: String,
+    /// The version of the deletion.
+    pub version: u64,
+    /// That of the reference that asked for the deletion.
+    pub collection: String,
+    /// When the tombstone was made, in ms since the epoch; how long it is kept counts from here.
+    pub deleted_at_ms: u64,
+}
+
+/// What a store has under an id.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    Live(Box<Document>),
+    Deleted(Tombstone),
+}
+
+impl Stored {
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Live(document) => &document.id,
+            Self::Deleted(tombstone) => &tombstone.id,
+        }
+    }
+
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Live(document) => Revision::Upsert(document.version),
+            Self::Deleted(tombstone) => Revision::Deletion(tombstone.version),
+        }
+    }
+
+    /// The document, unless it is deleted.
+    pub fn live(self) -> Option<Document> {
+        match self {
+            Self::Live(document) => Some(*document),
+            Self::Deleted(_) => None,
+        }
+    }
+}
+
+/// One write of a batch: done unless what is stored stands by [`Revision::replaces`].
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Store the document, unless a newer version is stored.
     Put(Box<Document>),
-    /// Remove the document, unless a newer version is stored.
-    Delete {
-        id: String,
-        /// The version of the deletion.
-        version: u64,
-    },
+    Delete(Tombstone),
+}
+
+impl Write {
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Put(document) => &document.id,
+            Self::Delete(tombstone) => &tombstone.id,
+        }
+    }
+
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put(document) => Revision::Upsert(document.version),
+            Self::Delete(tombstone) => Revision::Deletion(tombstone.version),
+        }
+    }
 }
 
 /// The outcome of one write of a batch.
@@ -51,9 +105,9 @@ pub enum Write {
 pub enum WriteOutcome {
     /// The document is durable.
     Indexed,
-    /// The document is gone, or did not exist.
+    /// The tombstone is durable, whether or not there was a document.
     Deleted,
-    /// A newer version is stored.
+    /// What is stored stands: [`Revision::replaces`] says no.
     Stale,
     /// The document was refused for its content.
     Rejected {

@@ -1,4 +1,4 @@
-//! Documents, hits, and the two stores that keep them.
+//! Documents, tombstones and hits, and the two stores that keep them.
 
 mod document;
 pub mod elasticsearch;
@@ -6,15 +6,17 @@ mod embedded;
 mod error;
 mod meta;
 mod query;
+mod revision;
 mod settings;
 
 use secrecy::ExposeSecret;
 
-pub use self::document::{Document, Write, WriteOutcome};
+pub use self::document::{Document, Stored, Tombstone, Write, WriteOutcome};
 use self::elasticsearch::mapping;
 pub use self::error::{Blocked, Error, ErrorKind};
 pub use self::meta::StoreMeta;
 pub use self::query::{Hit, Query, Target, check_mode};
+pub use self::revision::Revision;
 pub use self::settings::Settings;
 use crate::model::manifest::Manifest;
 
@@ -96,8 +98,8 @@ impl Store {
         }
     }
 
-    /// Reads one document without its vector.
-    pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
+    /// What is stored under an id, without its vector.
+    pub async fn get(&self, id: &str) -> Result<Option<Stored>, Error> {
         match self {
             Self::Embedded(store) => store.get(id).await,
             Self::Elasticsearch(store) => store.get(id).await,
@@ -112,7 +114,7 @@ impl Store {
         }
     }
 
-    /// The number of documents.
+    /// The number of live documents.
     pub async fn count(&self) -> Result<u64, Error> {
         match self {
             Self::Embedded(store) => store.count().await,
@@ -120,11 +122,31 @@ impl Store {
         }
     }
 
-    /// At most `limit` documents with their vectors, ordered by id, after the given id. An empty list is the end.
-    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
+    /// The number of tombstones.
+    pub async fn count_tombstones(&self) -> Result<u64, Error> {
+        match self {
+            Self::Embedded(store) => store.count_tombstones().await,
+            Self::Elasticsearch(store) => store.count_tombstones().await,
+        }
+    }
+
+    /// At most `limit` documents, with their vectors, and tombstones, together ordered by id, after the given id. An empty
+    /// list is the end.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Stored>, Error> {
         match self {
             Self::Embedded(store) => store.list(after, limit).await,
             Self::Elasticsearch(store) => store.list(after, limit).await,
+        }
+    }
+
+    /// Removes the tombstones made before a time, in ms since the epoch, for good. One that is replaced meanwhile is kept, and
+    /// one at the largest version, after which Elasticsearch has no other. Returns how many were removed.
+    ///
+    /// An older write that still arrives afterwards brings its image back.
+    pub async fn purge_tombstones(&self, before_ms: u64) -> Result<u64, Error> {
+        match self {
+            Self::Embedded(store) => store.purge_tombstones(before_ms).await,
+            Self::Elasticsearch(store) => store.purge_tombstones(before_ms).await,
         }
     }
 }

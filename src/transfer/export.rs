@@ -1,11 +1,11 @@
-//! All documents of a store, with their vectors, to a file.
+//! All documents of a store, with their vectors, and its tombstones, to a file.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::ndjson::{FORMAT, Header};
+use super::ndjson::{FORMAT, Header, Line};
 use crate::atomic_file::AtomicFile;
-use crate::store::{self, Store, StoreMeta};
+use crate::store::{self, Store, StoreMeta, Stored};
 
 /// Documents per page: about 4 MB of JSON.
 const PAGE: usize = 500;
@@ -53,19 +53,36 @@ impl Output {
     }
 }
 
-/// Writes a header and every document, and calls `report` for each. Returns how many there were.
-pub async fn run(store: &Store, meta: StoreMeta, mut output: Output, mut report: impl FnMut()) -> Result<u64, Error> {
-    output.line(&Header { imgdex_export: FORMAT, meta })?;
-    let mut exported = 0;
+/// How much was exported.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub documents: u64,
+    pub tombstones: u64,
+}
+
+/// Writes a header, every document and every tombstone, and calls `report` for each document.
+pub async fn run(
+    store: &Store,
+    meta: StoreMeta,
+    mut output: Output,
+    mut report: impl FnMut(),
+) -> Result<Counts, Error> {
+    output.line(&Header { imgdex_export: FORMAT, tombstones: true, meta })?;
+    let mut exported = Counts::default();
     let mut after: Option<String> = None;
     loop {
         let page = store.list(after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
-        after = Some(last.id.clone());
-        for document in page {
-            output.line(&document)?;
-            report();
-            exported += 1;
+        after = Some(last.id().to_owned());
+        for stored in page {
+            output.line(&Line::from(&stored))?;
+            match stored {
+                Stored::Live(_) => {
+                    exported.documents += 1;
+                    report();
+                }
+                Stored::Deleted(_) => exported.tombstones += 1,
+            }
         }
     }
     output.finish()?;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use super::ndjson::{self, FORMAT, Header};
 use crate::sources::{Failed, Report, read_line};
-use crate::store::{self, Document, Store, StoreMeta, Write, WriteOutcome};
+use crate::store::{self, Store, StoreMeta, Write, WriteOutcome};
 
 /// Documents per write.
 const BATCH: usize = 500;
@@ -13,7 +13,9 @@ const BATCH: usize = 500;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub imported: u64,
-    /// Not written, because the store has a newer version.
+    /// Deletions that were taken over.
+    pub deleted: u64,
+    /// Not written, because the store has a newer version, or this same deletion.
     pub stale: u64,
     pub failed: u64,
 }
@@ -43,7 +45,7 @@ impl Export {
     }
 }
 
-/// Writes every document into a store whose vectors have `dims` values. `name` is that of the file, for reports. The second
+/// Writes every document and tombstone into a store whose vectors have `dims` values. `name` is that of the file, for reports. The second
 /// result is the error that ended the reading, before which everything was imported.
 pub async fn run(
     export: Export,
@@ -57,15 +59,15 @@ pub async fn run(
     let mut batch = Vec::with_capacity(BATCH);
     let mut broken = None;
     while let Some(line) = lines.next() {
-        let document = match line {
+        let write = match line {
             Ok(line) => line.and_then(|line| ndjson::read(&line, dims).map_err(|error| error.to_string())),
             Err(error) => {
                 broken = Some(error);
                 break;
             }
         };
-        match document {
-            Ok(document) => batch.push(document),
+        match write {
+            Ok(write) => batch.push(write),
             Err(reason) => import.failed(format!("{name}, line {}", lines.number), reason),
         }
         if batch.len() == BATCH {
@@ -113,24 +115,19 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn write(&mut self, batch: Vec<Document>) -> Result<(), Error> {
-        let writes: Vec<_> = batch.into_iter().map(|document| Write::Put(Box::new(document))).collect();
-        let written = self.store.write(&writes).await?;
-        for (write, written) in writes.iter().zip(written) {
-            let Write::Put(document) = write else { continue };
+    async fn write(&mut self, batch: Vec<Write>) -> Result<(), Error> {
+        let written = self.store.write(&batch).await?;
+        for (write, written) in batch.iter().zip(written) {
             match written {
                 WriteOutcome::Indexed => self.counts.imported += 1,
+                WriteOutcome::Deleted => self.counts.deleted += 1,
                 WriteOutcome::Stale => self.counts.stale += 1,
                 WriteOutcome::Rejected { kind, reason } => {
-                    self.failed(document.id.clone(), format!("{kind}: {reason}"));
+                    self.failed(write.id().to_owned(), format!("{kind}: {reason}"));
                     continue;
                 }
                 WriteOutcome::Busy { reason, .. } | WriteOutcome::Blocked { reason, .. } => {
                     return Err(Error::NotTaken { store: self.store.to_string(), reason });
-                }
-                WriteOutcome::Deleted => {
-                    self.failed(document.id.clone(), "the store answered with a deletion".to_owned());
-                    continue;
                 }
             }
             (self.report)(Ok(()));

@@ -175,8 +175,9 @@ fn cause(failure: &Failure) -> Cause {
 fn envelope(receipt: &Receipt) -> Envelope {
     Envelope {
         body: receipt.body().to_vec(),
-        timestamp: receipt.timestamp(),
+        published_ms: receipt.published_ms(),
         first_received_ms: receipt.first_received_ms(),
+        readmitted_ms: receipt.readmitted_ms(),
         attempts: receipt.attempts(),
     }
 }

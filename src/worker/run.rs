@@ -22,10 +22,10 @@ use crate::indexer::Indexer;
 use crate::metrics::Metrics;
 use crate::model::compute::Compute;
 use crate::model::manifest::Manifest;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Input, Pipeline};
 use crate::server::admin;
 use crate::store::Store;
-use crate::{broker, decode, fetch, indexer, shutdown};
+use crate::{broker, decode, fetch, indexer, message, shutdown};
 
 /// What a worker is made from.
 pub struct Settings {
@@ -41,6 +41,8 @@ pub struct Settings {
     pub fetch: fetch::Settings,
     pub decode: decode::Settings,
     pub indexer: indexer::Settings,
+    /// How long deletions are remembered. An older upsert is not applied.
+    pub retention: Duration,
     /// Where `/live`, `/ready` and `/metrics` are served.
     pub admin_listen: SocketAddr,
     /// The time from the first signal to the end of the process.
@@ -84,7 +86,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     // Connects and declares the topology during the loading of the model; consumes while the gate is open.
     let (gate, opened) = watch::channel(false);
     let prefetch = settings.prefetch.get();
-    let consumer = Consumer::start(settings.broker, prefetch, opened, broker_condition, Arc::clone(&metrics));
+    let names_version = message::names_version;
+    let consumer =
+        Consumer::start(settings.broker, prefetch, names_version, opened, broker_condition, Arc::clone(&metrics));
 
     let prepared = stop
         .run_until_cancelled(async {
@@ -115,7 +119,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let embedder = Embedder::new(Arc::clone(&fetcher), decoder, extractor, Arc::clone(&metrics));
     let indexer = Indexer::start(Arc::clone(&store), settings.indexer, Arc::clone(&metrics));
     let breaker = indexer.breaker();
-    let pipeline = Pipeline::new(embedder, indexer, Arc::clone(&metrics));
+    let input = Input::Queue { retention: settings.retention };
+    let pipeline = Pipeline::new(embedder, indexer, Arc::clone(&metrics), input);
     let keeper = GateKeeper {
         store,
         model,

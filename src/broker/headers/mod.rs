@@ -9,6 +9,8 @@ use crate::outcome::Reason;
 pub const ATTEMPTS: &str = "x-imgdex-attempts";
 /// When a worker first received the message, in ms since the epoch.
 pub const FIRST_RECEIVED_MS: &str = "x-imgdex-first-received-ms";
+/// When an operator last put the message back into the work queue although it had expired, in ms since the epoch.
+pub const READMITTED_MS: &str = "x-imgdex-readmitted-ms";
 /// When processing first failed, in ms since the epoch.
 pub const FIRST_ERROR_MS: &str = "x-imgdex-first-error-ms";
 /// When processing last failed, in ms since the epoch.
@@ -29,6 +31,9 @@ pub const USER_ID: &str = "x-imgdex-user-id";
 /// Present if the producer's headers were too large to be forwarded with ours.
 pub const HEADERS_DROPPED: &str = "x-imgdex-headers-dropped";
 
+/// When the broker took the message, in ms since the epoch; set by RabbitMQ's interceptor
+/// `message_interceptors.incoming.set_header_timestamp`, from 3.12 on.
+const TIMESTAMP_IN_MS: &str = "timestamp_in_ms";
 /// How often a quorum queue has requeued the message; the broker sets it. It counts consumers that ended with the message
 /// unsettled, and in some versions `basic.nack` too.
 const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -37,6 +42,8 @@ const MAX_ERROR_BYTES: usize = 1024;
 /// Largest headers of a producer that are forwarded, serialised: with ours they must fit one frame, commonly 128 KiB, or
 /// the broker closes the connection.
 const MAX_HEADERS_BYTES: usize = 64 * 1024;
+/// Headers that are always forwarded, if they are numbers: they order the message and say how old it is.
+const TIMES: [&str; 2] = [TIMESTAMP_IN_MS, READMITTED_MS];
 /// Headers that are not forwarded: those that route further copies of a published message, and the broker's count, which
 /// would be read as the count of the next queue.
 const NOT_FORWARDED: [&str; 3] = ["CC", "BCC", DELIVERY_COUNT];
@@ -50,6 +57,10 @@ pub(super) struct History {
     pub(super) attempts: u32,
     /// [`FIRST_RECEIVED_MS`], if a worker has forwarded the message before.
     pub(super) first_received_ms: Option<u64>,
+    /// When it was published: see [`published_ms`].
+    pub(super) published_ms: Option<u64>,
+    /// [`READMITTED_MS`], if an operator has put it back.
+    pub(super) readmitted_ms: Option<u64>,
     /// [`FIRST_ERROR_MS`], if it has failed before.
     pub(super) first_error_ms: Option<u64>,
     /// How often its queue has requeued it.
@@ -63,15 +74,42 @@ impl History {
         Self {
             attempts: number(ATTEMPTS).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             first_received_ms: number(FIRST_RECEIVED_MS),
+            published_ms: published_ms(properties),
+            readmitted_ms: number(READMITTED_MS),
             first_error_ms: number(FIRST_ERROR_MS),
             delivery_count: number(DELIVERY_COUNT).unwrap_or_default(),
         }
+    }
+
+    /// Whether the message is neither a retry nor a redelivery that the broker counts.
+    pub(super) fn is_first_delivery(&self) -> bool {
+        self.first_received_ms.is_none() && self.attempts == 0 && self.delivery_count == 0
     }
 
     /// When a worker first received the message: now, at `received_ms`, unless the header has an earlier time.
     pub(super) fn first_received(&self, received_ms: u64) -> u64 {
         self.first_received_ms.unwrap_or(received_ms)
     }
+}
+
+/// When a message was published, in ms since the epoch: the broker's own time where it sets that, else the producer's
+/// timestamp. AMQP means seconds; many clients set milliseconds or less. No second of a message has more than eleven
+/// digits, and a version a thousand times too large would hide every later one, so the unit follows from the magnitude.
+/// Zero means that a client sets what it does not know.
+pub(super) fn published_ms(properties: &BasicProperties) -> Option<u64> {
+    /// In the year 5138.
+    const LAST_SECOND: u64 = 100_000_000_000;
+    let headers = properties.headers().as_ref();
+    let stamped = headers.and_then(|headers| number(headers.inner().get(TIMESTAMP_IN_MS)?));
+    let seconds_or_less = || properties.timestamp().filter(|time| *time > 0);
+    let mut time = match stamped.filter(|time| *time > 0) {
+        Some(stamped) => stamped,
+        None => seconds_or_less().map(|time| if time < LAST_SECOND { time * 1000 } else { time })?,
+    };
+    while time >= LAST_SECOND * 1000 {
+        time /= 1000;
+    }
+    Some(time)
 }
 
 /// The value of a numeric header, if it is an integer that is not negative.
@@ -149,11 +187,14 @@ fn forwarded_headers(original: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     let theirs = original.headers().clone().unwrap_or_default();
     let size = serde_json::to_vec(&theirs).map_or(usize::MAX, |json| json.len());
-    if size > MAX_HEADERS_BYTES {
+    let dropped = size > MAX_HEADERS_BYTES;
+    if dropped {
         headers.insert(HEADERS_DROPPED.into(), AMQPValue::Boolean(true));
-        return headers;
     }
     for (name, value) in &theirs {
+        if dropped && !(TIMES.contains(&name.as_str()) && number(value).is_some()) {
+            continue;
+        }
         if !NOT_FORWARDED.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
@@ -169,13 +210,16 @@ fn long(number: u64) -> AMQPValue {
 const FAILURES: [&str; 7] = [ATTEMPTS, FIRST_ERROR_MS, LAST_ERROR_MS, ERROR, STATUS, REASON, WORKER_VERSION];
 
 /// The properties of a dead letter that goes back to the work queue: without its failures, but with the time of its first
-/// receipt, which may be its version.
-pub(super) fn replay_properties(dead: &BasicProperties) -> BasicProperties {
+/// receipt, which may be its version. `readmitted_ms` is when an operator decided that its age does not matter.
+pub(super) fn replay_properties(dead: &BasicProperties, readmitted_ms: Option<u64>) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in &dead.headers().clone().unwrap_or_default() {
         if !FAILURES.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
+    }
+    if let Some(now_ms) = readmitted_ms {
+        headers.insert(READMITTED_MS.into(), long(now_ms));
     }
     without_expiration_and_user(dead).with_headers(headers).with_delivery_mode(PERSISTENT)
 }

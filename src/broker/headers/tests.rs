@@ -16,10 +16,8 @@ fn a_first_failure_starts_the_history_and_a_second_continues_it() {
     assert_eq!(fresh, History::default());
     let once = failed(&fresh).properties(&BasicProperties::default());
     let history = History::read(&once);
-    assert_eq!(
-        history,
-        History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20), delivery_count: 0 }
-    );
+    let expected = History { attempts: 1, first_received_ms: Some(10), first_error_ms: Some(20), ..History::default() };
+    assert_eq!(history, expected);
     let later = Failed { received_ms: 30, now_ms: 40, ..failed(&history) };
     let twice = later.properties(&once);
     assert_eq!(History::read(&twice), History { attempts: 2, ..history });
@@ -74,11 +72,14 @@ fn properties_and_headers_of_the_producer_are_kept_except_harmful_ones() {
 fn headers_that_would_not_fit_a_frame_are_dropped_and_long_errors_cut() {
     let mut headers = FieldTable::default();
     headers.insert("big".into(), AMQPValue::LongString("x".repeat(MAX_HEADERS_BYTES).into()));
+    headers.insert(TIMESTAMP_IN_MS.into(), AMQPValue::LongLongInt(1_764_054_000_123));
     let original = BasicProperties::default().with_headers(headers);
     let error = "é".repeat(MAX_ERROR_BYTES);
     let history = History::default();
     let properties = Failed { error: &error, ..failed(&history) }.properties(&original);
     assert_eq!(header(&properties, "big"), None);
+    // Without it the message would have another version.
+    assert_eq!(published_ms(&properties), Some(1_764_054_000_123));
     assert_eq!(header(&properties, HEADERS_DROPPED), Some(AMQPValue::Boolean(true)));
     let Some(AMQPValue::LongString(cut)) = header(&properties, ERROR) else { panic!("no error header") };
     assert_eq!(cut.len(), MAX_ERROR_BYTES);
@@ -106,4 +107,47 @@ fn the_delivery_count_of_one_queue_is_not_forwarded_to_the_next() {
         assert!(header(&properties, "trace").is_some());
     }
     assert_eq!(History::read(&forward_properties(&original, 5)).first_received_ms, Some(5));
+}
+
+#[test]
+fn the_unit_of_a_timestamp_follows_from_its_magnitude() {
+    let timestamp = |time| published_ms(&BasicProperties::default().with_timestamp(time));
+    assert_eq!(timestamp(1_764_054_000), Some(1_764_054_000_000));
+    // Milliseconds, as of many clients; then micro- and nanoseconds.
+    assert_eq!(timestamp(1_764_054_000_123), Some(1_764_054_000_123));
+    assert_eq!(timestamp(1_764_054_000_123_456), Some(1_764_054_000_123));
+    assert_eq!(timestamp(1_764_054_000_123_456_789), Some(1_764_054_000_123));
+    assert_eq!(timestamp(1), Some(1_000));
+    assert_eq!(timestamp(0), None);
+    // In 5138 at the latest.
+    assert!(timestamp(u64::MAX).unwrap() < 100_000_000_000_000);
+    assert_eq!(timestamp(99_999_999_999), Some(99_999_999_999_000));
+    assert_eq!(published_ms(&BasicProperties::default()), None);
+}
+
+#[test]
+fn the_broker_s_own_time_goes_before_the_producer_s_timestamp() {
+    let stamped = |value| {
+        let mut headers = FieldTable::default();
+        headers.insert(TIMESTAMP_IN_MS.into(), value);
+        published_ms(&BasicProperties::default().with_timestamp(7).with_headers(headers))
+    };
+    assert_eq!(stamped(AMQPValue::LongLongInt(1_764_054_000_123)), Some(1_764_054_000_123));
+    assert_eq!(stamped(AMQPValue::LongString("1764054000123".into())), Some(7_000));
+    assert_eq!(stamped(AMQPValue::LongLongInt(0)), Some(7_000));
+}
+
+#[test]
+fn a_replayed_message_keeps_its_times_and_loses_its_failures() {
+    let mut headers = FieldTable::default();
+    headers.insert(TIMESTAMP_IN_MS.into(), AMQPValue::LongLongInt(1_764_054_000_123));
+    let dead = failed(&History::default()).properties(&BasicProperties::default().with_headers(headers));
+    let again = History::read(&replay_properties(&dead, None));
+    let expected = History { first_received_ms: Some(10), published_ms: Some(1_764_054_000_123), ..History::default() };
+    assert_eq!(again, expected);
+    let forced = History::read(&replay_properties(&dead, Some(99)));
+    assert_eq!(forced, History { readmitted_ms: Some(99), ..expected });
+    // It is in force until the message is settled.
+    let retried = failed(&forced).properties(&replay_properties(&dead, Some(99)));
+    assert_eq!(History::read(&retried).readmitted_ms, Some(99));
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use strum::VariantArray;
 
 use crate::broker::browse::{Browsed, Disposition, QueueBrowser, QueuedMessage};
-use crate::cli::args::BrokerArgs;
+use crate::cli::args::{BrokerArgs, RetentionArgs};
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Error, Exit};
 use crate::dead_letter::Letter;
@@ -25,7 +25,7 @@ enum Action {
     /// Print one dead letter with its body and headers
     Show(Show),
     /// Put dead letters back into the work queue, with their attempts reset
-    Replay(Change),
+    Replay(Replay),
     /// Remove dead letters for good
     Purge(Change),
 }
@@ -66,6 +66,17 @@ struct Change {
     which: Which,
 }
 
+#[derive(Args, Debug)]
+struct Replay {
+    #[command(flatten)]
+    change: Change,
+    #[command(flatten)]
+    retention: RetentionArgs,
+    /// Replay also upserts that are older than the retention, which may bring back images that were deleted since
+    #[arg(long)]
+    force: bool,
+}
+
 /// Which letters. Not settings: nothing but the command line may say what is removed.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
@@ -94,8 +105,8 @@ pub async fn run(args: DlqArgs) -> Result<Exit, Error> {
     match args.action {
         Action::List(args) => list(args).await,
         Action::Show(args) => show(args).await,
-        Action::Replay(args) => change(args, Disposition::Replay, "replayed").await,
-        Action::Purge(args) => change(args, Disposition::Purge, "removed").await,
+        Action::Replay(args) => replay(args).await,
+        Action::Purge(args) => change(&args, "removed", |_| Disposition::Purge).await,
     }
 }
 
@@ -177,23 +188,53 @@ fn whole(letter: &Letter, found: &QueuedMessage) -> Value {
     })
 }
 
-async fn change(args: Change, disposition: Disposition, done: &str) -> Result<Exit, Error> {
-    let Which { reason, id, all } = &args.which;
-    let mut changed = 0_u64;
-    browse(&args.common, |found| {
-        let letter = Letter::of(found);
-        if *all || reason.is_some() && letter.reason == *reason || id.as_ref() == Some(&letter.id) {
-            changed += 1;
-            disposition
-        } else {
+/// Upserts that a worker would not apply for their age stay, unless they are forced.
+async fn replay(args: Replay) -> Result<Exit, Error> {
+    let Replay { change: which, retention: RetentionArgs { retention }, force } = args;
+    let mut expired = 0_u64;
+    let exit = change(&which, "replayed", |letter| match letter.upsert_age {
+        Some(age) if age > retention && force => Disposition::Readmit,
+        Some(age) if age > retention => {
+            expired += 1;
             Disposition::Keep
         }
+        _ => Disposition::Replay,
+    })
+    .await?;
+    if expired == 0 {
+        return Ok(exit);
+    }
+    let message = format!(
+        "{expired} not replayed: they are older than the {} for which deletions are remembered, and may bring back images that \
+         were deleted since; --force replays them all the same",
+        humantime::format_duration(retention)
+    );
+    Err(Error::new(Exit::ItemsFailed, message))
+}
+
+/// Does with each letter that was asked for what `dispose` says, and reports how many of them did not stay.
+async fn change(
+    args: &Change,
+    done: &str,
+    mut dispose: impl FnMut(&Letter) -> Disposition + Send,
+) -> Result<Exit, Error> {
+    let Which { reason, id, all } = &args.which;
+    let (mut found_any, mut changed) = (false, 0_u64);
+    browse(&args.common, |found| {
+        let letter = Letter::of(found);
+        if !(*all || reason.is_some() && letter.reason == *reason || id.as_ref() == Some(&letter.id)) {
+            return Disposition::Keep;
+        }
+        found_any = true;
+        let disposition = dispose(&letter);
+        changed += u64::from(disposition != Disposition::Keep);
+        disposition
     })
     .await
     .map_err(|error| Error::new(error.exit, format!("{error}; up to {changed} were {done} until then")))?;
     output::last_line(format_args!("{changed} {done}"))?;
     match id {
-        Some(id) if changed == 0 => {
+        Some(id) if !found_any => {
             Err(Error::new(Exit::ItemsFailed, format!("there is no dead letter with the id {id:?}")))
         }
         _ => Ok(Exit::Done),

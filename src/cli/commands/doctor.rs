@@ -165,10 +165,13 @@ async fn store(args: &DoctorArgs) -> Finding {
         let Some(meta) = store.meta().await? else { return Ok(None) };
         let manifest = find_model(args.model.model.as_ref().unwrap_or(&meta.model))?;
         store::check_meta(&meta, &manifest, &store)?;
-        Ok::<_, Error>(Some((meta, store.count().await?)))
+        Ok::<_, Error>(Some((meta, store.count().await?, store.count_tombstones().await?)))
     };
     match tokio::time::timeout(TIMEOUT, checked).await {
-        Ok(Ok(Some((meta, count)))) => finding(State::Ok, format!("{store}: {count} documents, {}", meta.model)),
+        Ok(Ok(Some((meta, documents, deletions)))) => {
+            let detail = format!("{store}: {documents} documents, {deletions} deletions remembered, {}", meta.model);
+            finding(State::Ok, detail)
+        }
         Ok(Ok(None)) => match store {
             store::Store::Embedded(_) => {
                 finding(State::Note, format!("{store} does not exist yet; `index` creates it"))

@@ -9,9 +9,10 @@ use crate::cli::args::StoreArgs;
 use crate::cli::progress::Progress;
 use crate::cli::{Error, Exit, output, setup};
 use crate::store::{self, ErrorKind};
+use crate::transfer::export::Counts;
 use crate::transfer::{self, export};
 
-/// Export documents with their vectors.
+/// Export documents with their vectors, and deletions, so that a copy brings nothing back.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     #[command(flatten)]
@@ -38,6 +39,9 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Error> {
         export::Error::Write(error) => unwritable(error),
     })?;
     let seconds = progress.finish().as_secs_f64();
-    output::note(format_args!("{exported} exported in {seconds:.1} s: {store} to {}", args.file.display()));
+    let Counts { documents, tombstones } = exported;
+    let deletions = if tombstones > 0 { format!(", with {tombstones} deletions") } else { String::new() };
+    let file = args.file.display();
+    output::note(format_args!("{documents} exported{deletions} in {seconds:.1} s: {store} to {file}"));
     Ok(Exit::Done)
 }

@@ -46,10 +46,11 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let mut progress = Progress::start(None, "documents");
     let mut report = |result: Result<(), &Failed>| progress.report(result);
     let (counts, broken) = import::run(export, &store, manifest.dims, &name, &mut report).await?;
-    let Counts { imported, stale, failed } = counts;
+    let Counts { imported, deleted, stale, failed } = counts;
+    let deletions = if deleted > 0 { format!("{deleted} deleted, ") } else { String::new() };
     let seconds = progress.finish().as_secs_f64();
     output::note(format_args!(
-        "{imported} imported, {stale} older than stored, {failed} failed in {seconds:.1} s: {name} to {store}"
+        "{imported} imported, {deletions}{stale} older than stored, {failed} failed in {seconds:.1} s: {name} to {store}"
     ));
     match broken {
         Some(error) => Err(unreadable(error)),

@@ -14,7 +14,7 @@ use crate::cli::progress::Progress;
 use crate::cli::{Error, Exit, setup};
 use crate::indexer::{self, Indexer};
 use crate::ingest::{self, Counts, Ended};
-use crate::pipeline::{Failure, Pipeline};
+use crate::pipeline::{Failure, Input, Pipeline};
 use crate::shutdown;
 use crate::sources::{self, Failed};
 use crate::store::Store;
@@ -59,7 +59,7 @@ pub async fn run(args: IndexArgs) -> Result<Exit, Error> {
 
     let settings = indexer::Settings { max_items: ingest::BATCH, ..indexer::Settings::default() };
     let indexer = Indexer::start(Arc::clone(&store), settings, Arc::clone(&metrics));
-    let pipeline = Pipeline::new(embedder, indexer, metrics).skip_unchanged(true);
+    let pipeline = Pipeline::new(embedder, indexer, metrics, Input::Command);
     let mut progress = Progress::start(count(&args.sources).await, "images");
     let mut report = |result: Result<(), &Failed>| progress.report(result);
     let sources = setup::sources(args.sources)?;

@@ -4,20 +4,24 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Args;
+use url::Url;
 
 use crate::broker::publish::Publisher;
-use crate::cli::args::{BrokerArgs, key_value};
+use crate::cli::args::{BrokerArgs, StoreArgs, key_value};
 use crate::cli::{Error, Exit, output, setup};
 use crate::clock::VersionClock;
-use crate::message::{self, Envelope, WireReference};
-use crate::sources::{self, Failed, Source};
+use crate::message::{self, Envelope, VersionSource, WireReference};
+use crate::sources::{self, Source};
+use crate::store::{Store, Stored};
 
 /// Why a local file is not published.
 const LOCAL: &str =
     "a local file cannot be published: workers fetch over http and https; use `imgdex index`, or serve it";
 
 /// Publish image references to the queue.
+// `--version` is that of the references here.
 #[derive(Args, Debug)]
+#[command(disable_version_flag = true)]
 pub struct PublishArgs {
     /// URL, .txt list of URLs or JSON references, or - for the same on standard input
     #[arg(required = true, value_name = "SOURCE")]
@@ -30,9 +34,23 @@ pub struct PublishArgs {
     /// Metadata of every reference; its own value of a key wins (repeatable)
     #[arg(long, env = "IMGDEX_METADATA", value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
-    /// Publish deletions
+    /// Publish deletions, each at the version that the store has for its image now; an image that the store does not know is
+    /// refused
     #[arg(long)]
     delete: bool,
+    /// The version of references that name none [default: the time in milliseconds; of a deletion the stored version]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=message::MAX_VERSION))]
+    version: Option<u64>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What a source becomes.
+#[derive(Debug)]
+enum Prepared {
+    Message(Vec<u8>),
+    /// A deletion that the store has already.
+    Deleted,
 }
 
 /// Runs the command.
@@ -69,14 +87,39 @@ async fn publish(
 ) -> Result<(), Error> {
     let mut sources = setup::sources(arguments)?;
     let mut versions = VersionClock::default();
+    // Opened by the first deletion that names no version: nothing else needs it.
+    let mut store = None;
     while let Some(item) = sources.next().await {
-        match item.and_then(|source| body(args, source, &mut versions)) {
-            Ok((name, body)) => {
+        let Source { name, url, reference } = match item {
+            Ok(source) => source,
+            Err(failed) => {
+                refuse(&failed.name, &failed.reason, failures);
+                continue;
+            }
+        };
+        let prepared = match complete(args, url, reference) {
+            Ok(reference) if reference.is_deletion() && reference.version.is_none() => {
+                let store = match &store {
+                    Some(store) => store,
+                    None => store.insert(setup::store(&args.store)?),
+                };
+                deletion(&name, reference, store).await?
+            }
+            Ok(mut reference) => {
+                // Never the version of the message before: two messages about one image are ordered as they were given.
+                reference.version.get_or_insert_with(|| versions.next_version().into());
+                encode(&reference).map(Prepared::Message)
+            }
+            Err(reason) => Err(reason),
+        };
+        match prepared {
+            Ok(Prepared::Message(body)) => {
                 if let Some(refused) = publisher.send(name, &body).await? {
                     refuse(&refused.name, &refused.reason, failures);
                 }
             }
-            Err(failed) => refuse(&failed.name, &failed.reason, failures),
+            Ok(Prepared::Deleted) => {}
+            Err(reason) => refuse(&name, &reason, failures),
         }
     }
     for refused in publisher.flush().await? {
@@ -85,18 +128,14 @@ async fn publish(
     Ok(())
 }
 
-/// The message of a source, with what the arguments add. Its version is never the one of the message before: two
-/// messages about one image are ordered as they were given.
-fn body(args: &PublishArgs, source: Source, versions: &mut VersionClock) -> Result<(String, Vec<u8>), Failed> {
-    let Source { name, url, mut reference } = source;
+/// The reference of a source with what the arguments add, or why it is not published.
+fn complete(args: &PublishArgs, url: Option<Url>, mut reference: WireReference) -> Result<WireReference, String> {
     if args.delete {
-        reference.op = Some("delete".to_owned());
+        reference.delete();
     }
-    let deletes = reference.op.as_deref() == Some("delete");
-    if let Some(url) = url.filter(|url| !deletes && !["http", "https"].contains(&url.scheme())) {
-        let reason =
-            if url.scheme() == "file" { LOCAL.to_owned() } else { format!("scheme {:?} is not fetched", url.scheme()) };
-        return Err(Failed { name, reason });
+    if let Some(url) = url.filter(|url| !reference.is_deletion() && !["http", "https"].contains(&url.scheme())) {
+        let scheme = url.scheme();
+        return Err(if scheme == "file" { LOCAL.to_owned() } else { format!("scheme {scheme:?} is not fetched") });
     }
     if reference.collection.is_none() {
         reference.collection.clone_from(&args.collection);
@@ -107,17 +146,41 @@ fn body(args: &PublishArgs, source: Source, versions: &mut VersionClock) -> Resu
             metadata.entry(key.as_str()).or_insert_with(|| value.as_str().into());
         }
     }
-    reference.version.get_or_insert_with(|| versions.next_version().into());
-    match check(&reference) {
-        Ok(body) => Ok((name, body)),
-        Err(error) => Err(Failed { name, reason: error.to_string() }),
-    }
+    reference.version = reference.version.or(args.version.map(Into::into));
+    Ok(reference)
+}
+
+/// The message of a deletion that names no version: at the stored version, of which the deletion wins the tie. The time as
+/// the version would bar every later version of a producer who counts 1, 2, 3. The inner error is a reason not to publish.
+async fn deletion(name: &str, mut reference: WireReference, store: &Store) -> Result<Result<Prepared, String>, Error> {
+    let id = match message::check(reference.clone(), (0, VersionSource::FirstReceipt)) {
+        Ok(reference) => reference.id,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let stored = store.get(&id).await.map_err(|error| {
+        let error = Error::from(error);
+        let message =
+            format!("{}; a deletion is published at the stored version: pass --store, or --version", error.message);
+        Error::new(error.exit, message)
+    })?;
+    Ok(match stored {
+        Some(Stored::Live(document)) => {
+            output::note(format_args!("{name}: deletion at version {}", document.version));
+            reference.version = Some(document.version.into());
+            encode(&reference).map(Prepared::Message)
+        }
+        Some(Stored::Deleted(tombstone)) => {
+            output::note(format_args!("{name}: deleted already, at version {}", tombstone.version));
+            Ok(Prepared::Deleted)
+        }
+        None => Err(format!("{store} does not know it, so there is nothing to delete; --version deletes all the same")),
+    })
 }
 
 /// The body as a worker will read it, refused here if it would be refused there.
-fn check(reference: &WireReference) -> Result<Vec<u8>, message::Error> {
-    let body = serde_json::to_vec(reference).map_err(|error| message::Error::Json(error.to_string()))?;
-    message::parse(&Envelope { body: body.clone(), ..Envelope::default() })?;
+fn encode(reference: &WireReference) -> Result<Vec<u8>, String> {
+    let body = serde_json::to_vec(reference).map_err(|error| error.to_string())?;
+    message::parse(&Envelope { body: body.clone(), ..Envelope::default() }).map_err(|error| error.to_string())?;
     Ok(body)
 }
 
@@ -150,17 +213,11 @@ mod tests {
         Command::parse_from(["publish"].iter().chain(flags).chain(&["-"])).args
     }
 
-    fn source(wire: &Value) -> Source {
+    fn published(flags: &[&str], wire: &Value) -> Result<Value, String> {
         let reference = message::read(wire.to_string().as_bytes()).unwrap();
         let url = reference.url.as_ref().map(|url| url.parse().unwrap());
-        Source { name: "it".to_owned(), url, reference }
-    }
-
-    fn published(flags: &[&str], wire: &Value) -> Result<Value, String> {
-        match body(&args(flags), source(wire), &mut VersionClock::default()) {
-            Ok((_, body)) => Ok(serde_json::from_slice(&body).unwrap()),
-            Err(failed) => Err(failed.reason),
-        }
+        let body = encode(&complete(&args(flags), url, reference)?)?;
+        Ok(serde_json::from_slice(&body).unwrap())
     }
 
     #[test]
@@ -171,6 +228,8 @@ mod tests {
         let mut expected = wire.clone();
         expected["metadata"]["l"] = "3".into();
         assert_eq!(published(&flags, &wire).unwrap(), expected);
+        assert_eq!(published(&["--version", "9"], &wire).unwrap()["version"], 7);
+        assert_eq!(published(&["--version", "9"], &json!({"url": "http://h/a"})).unwrap()["version"], 9);
     }
 
     #[test]

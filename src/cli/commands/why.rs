@@ -1,5 +1,7 @@
 //! `imgdex why`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use clap::Args;
 use serde::Serialize;
 
@@ -8,9 +10,9 @@ use crate::cli::args::{BrokerArgs, StoreArgs};
 use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::{Error, Exit, setup};
 use crate::dead_letter::Letter;
-use crate::store::Store;
+use crate::store::{Document, Store, Stored, Tombstone};
 
-/// Say where an image is: indexed, waiting for a retry, dead-lettered or unknown.
+/// Say where an image is: indexed, deleted, waiting for a retry, dead-lettered or unknown.
 #[derive(Args, Debug)]
 pub struct WhyArgs {
     #[command(flatten)]
@@ -25,6 +27,9 @@ pub struct WhyArgs {
     /// The document's id
     id: String,
 }
+
+/// The last millisecond of the year 9999.
+const END_OF_9999_MS: u64 = 253_402_300_799_999;
 
 /// Where the image was found, or was not.
 #[derive(Serialize)]
@@ -60,7 +65,8 @@ pub async fn run(args: WhyArgs) -> Result<Exit, Error> {
     if places.iter().any(|place| place.found) {
         return Ok(Exit::Done);
     }
-    let unknown = format!("{:?} is unknown: neither indexed, nor waiting for a retry, nor dead-lettered", args.id);
+    let unknown =
+        format!("{:?} is unknown: neither indexed, nor deleted, nor waiting for a retry, nor dead-lettered", args.id);
     let message = if ready > 0 { format!("{unknown}; it may be in the work queue") } else { unknown };
     Err(Error::new(Exit::ItemsFailed, message))
 }
@@ -70,13 +76,16 @@ async fn indexed(store: &Store, id: &str) -> Result<Place, Error> {
     let Some(meta) = store.meta().await? else {
         return Ok(Place { name, found: false, detail: "the store does not exist".to_owned() });
     };
+    // The format has four digits for the year.
+    let when = |ms: u64| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms.min(END_OF_9999_MS)));
     Ok(match store.get(id).await? {
-        Some(document) => {
-            let when = httpdate::fmt_http_date(
-                std::time::UNIX_EPOCH + std::time::Duration::from_millis(document.indexed_at_ms),
-            );
-            let detail =
-                format!("indexed, version {}, with {}, {when}: {}", document.version, meta.model, document.url);
+        Some(Stored::Live(document)) => {
+            let Document { version, indexed_at_ms, url, .. } = *document;
+            let detail = format!("indexed, version {version}, with {}, {}: {url}", meta.model, when(indexed_at_ms));
+            Place { name, found: true, detail }
+        }
+        Some(Stored::Deleted(Tombstone { version, deleted_at_ms, .. })) => {
+            let detail = format!("deleted, version {version}, {}", when(deleted_at_ms));
             Place { name, found: true, detail }
         }
         None => Place { name, found: false, detail: "not indexed".to_owned() },

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::args::{BrokerArgs, FetchArgs, ModelArgs, StoreArgs};
+use crate::cli::args::{BrokerArgs, FetchArgs, ModelArgs, RetentionArgs, StoreArgs};
 use crate::cli::{Command, Error, Exit, setup};
 use crate::config::Layers;
 use crate::model::compute::Compute;
 use crate::model::manifest::Manifest;
 use crate::worker::run::Settings;
 use crate::worker::{self, ACK_TIMEOUT};
-use crate::{extract, footprint, indexer, machine};
+use crate::{extract, footprint, indexer, machine, pipeline};
 
 /// The largest `--hold` in seconds: with the time that fetching, decoding and a last request may take, a message is settled
 /// before half of the broker's limit on an acknowledgement.
@@ -30,6 +30,8 @@ pub struct WorkerArgs {
     model: ModelArgs,
     #[command(flatten)]
     fetch: FetchArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
     /// Most deliveries that are not settled; each may hold an image in memory
     #[arg(long, env = "IMGDEX_PREFETCH", default_value = "80")]
     prefetch: NonZeroU16,
@@ -84,6 +86,7 @@ impl WorkerArgs {
         };
         let checks = [
             self.check_prefetch(),
+            self.check_retention(),
             self.broker.settings("worker").map(drop),
             setup::store(&self.store).map(drop),
             self.chosen_model().map(drop),
@@ -97,6 +100,7 @@ impl WorkerArgs {
     /// The same checks, up to the first problem. The fetcher checks its settings when it is made, before a port is bound.
     fn settings(&self) -> Result<Settings, Error> {
         self.check_prefetch()?;
+        self.check_retention()?;
         Ok(Settings {
             broker: self.broker.settings("worker")?,
             prefetch: self.prefetch,
@@ -113,6 +117,7 @@ impl WorkerArgs {
                 hold_blocked: true,
                 ..indexer::Settings::default()
             },
+            retention: self.retention.retention,
             admin_listen: self.admin_listen,
             drain_deadline: Duration::from_secs(self.drain_deadline),
         })
@@ -128,6 +133,22 @@ impl WorkerArgs {
         let compute = self.model.compute();
         compute.check().map_err(|error| Error::new(Exit::Config, error.to_string()))?;
         Ok(compute)
+    }
+
+    /// A message that is tried for longer than deletions are remembered would expire in the retry queues.
+    fn check_retention(&self) -> Result<(), Error> {
+        let longest = self.broker.retry_delays.iter().max().map_or(0, |delay| u64::from(*delay));
+        let (needed, retention) = (pipeline::longest_wait(Duration::from_secs(longest)), self.retention.retention);
+        if retention > needed {
+            return Ok(());
+        }
+        let message = format!(
+            "--retention {} is too short: with --retry-delays up to {longest} seconds a message may wait for {} before its last \
+             try",
+            humantime::format_duration(retention),
+            humantime::format_duration(needed)
+        );
+        Err(Error::new(Exit::Config, message))
     }
 
     /// With fewer messages than the batches hold, the last batches would wait for messages that are never delivered.

@@ -19,8 +19,7 @@ const WINDOW: usize = 50;
 const TRIP_AT: usize = WINDOW * 9 / 10;
 /// How many refused documents are kept for trying again. More than one: a single one may be at fault itself.
 const SAMPLES: usize = 5;
-/// How long samples are used. Afterwards the queue is tried: with fresh documents, and before Elasticsearch forgets the
-/// deletions (`index.gc_deletes`) that keep an old sample from coming back.
+/// How long samples are used. Afterwards the queue is tried, with fresh documents.
 const SAMPLES_LIFE: Duration = Duration::from_mins(10);
 
 /// The outcome of a document's write, as far as it tells about the store.

@@ -4,6 +4,7 @@
 use futures_util::FutureExt;
 
 use super::*;
+use crate::store::Tombstone;
 
 const KIND: &str = "document_parsing_exception";
 const WAIT: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ async fn a_reset_decides_nothing_about_earlier_refusals() {
 fn a_tripped_breaker_keeps_a_few_samples_for_a_while() {
     let breaker = Breaker::default();
     assert!(breaker.tripped().is_none());
-    let writes: Vec<_> = (0..9).map(|n| Write::Delete { id: n.to_string(), version: 1 }).collect();
+    let writes: Vec<_> = (0..9).map(deletion).collect();
     breaker.trip(&writes[0], "first");
     for write in &writes {
         breaker.trip(write, "second");
@@ -106,4 +107,8 @@ fn a_tripped_breaker_keeps_a_few_samples_for_a_while() {
     assert_eq!(breaker.tripped().unwrap().samples.len(), 1);
     breaker.reset();
     assert!(breaker.tripped().is_none());
+}
+
+fn deletion(n: u64) -> Write {
+    Write::Delete(Tombstone { id: n.to_string(), version: 1, collection: "default".to_owned(), deleted_at_ms: 0 })
 }

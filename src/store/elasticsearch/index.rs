@@ -4,6 +4,7 @@ use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
 use super::client::{self, Body, RequestTimeout};
+use super::live::Selection;
 use super::mapping::{self, CURRENT_VERSION};
 use super::state::{self, Index, State};
 use super::{Access, Elasticsearch};
@@ -13,10 +14,22 @@ use crate::store::{Blocked, Error, ErrorKind, StoreMeta};
 /// The indices behind an alias, and the facts about them that need further requests.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The indices, each with the number of its documents; none if the alias is missing.
-    pub indices: Vec<(Index, u64)>,
+    /// The indices, each with what it holds; none if the alias is missing.
+    pub indices: Vec<(Index, Counts)>,
     /// Whether the template exists that keeps the alias from becoming an index.
     pub guarded: bool,
+}
+
+/// Why nothing is written to an alias of several indices, and what to do.
+pub const SEVERAL_INDICES: &str = "an image that is deleted or replaced in one index of an alias would still be found in the \
+                                   others; remove all but one from the alias (POST _aliases)";
+
+/// How much an index holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Live ones.
+    pub documents: u64,
+    pub tombstones: u64,
 }
 
 impl Elasticsearch {
@@ -38,16 +51,21 @@ impl Elasticsearch {
         }
     }
 
-    /// See [`crate::store::Store::check_writable`]: the alias has a write index, and nothing blocks it.
+    /// See [`crate::store::Store::check_writable`]: the alias has one index, which takes writes, and nothing blocks it.
     pub async fn check_writable(&self, model: &Manifest) -> Result<(), Error> {
         /// Blocks under which an index takes no documents.
         const BLOCKING: [&str; 3] = ["write", "read_only", "read_only_allow_delete"];
         let blocked = |cause, reason| Err(self.error(ErrorKind::Blocked { cause, reason }));
         let indices = self.indices().await?.ok_or_else(|| self.error(ErrorKind::Missing))?;
         self.common_meta(&indices)?.check(model, CURRENT_VERSION, self)?;
-        let Some(index) = indices.iter().find(|index| index.takes_writes) else {
-            return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
+        let [index] = &indices[..] else {
+            let names: Vec<_> = indices.iter().map(|index| index.name.as_str()).collect();
+            let found = format!("of {}", names.join(" and "));
+            return Err(self.mismatch("the alias", found, "of one index", SEVERAL_INDICES));
         };
+        if !index.takes_writes {
+            return blocked(Blocked::IndexMissing, "the alias has no write index".to_owned());
+        }
         match index.blocks.iter().find(|block| BLOCKING.contains(&block.as_str())) {
             Some(block) => blocked(Blocked::WriteBlock, format!("{} has the block {block}", index.name)),
             None => Ok(()),
@@ -91,8 +109,9 @@ impl Elasticsearch {
         let found = self.indices().await?.unwrap_or_default();
         let mut indices = Vec::with_capacity(found.len());
         for index in found {
-            let documents = self.count_of(&index.name).await?;
-            indices.push((index, documents));
+            let documents = self.count_of(&index.name, Selection::Live).await?;
+            let tombstones = self.count_of(&index.name, Selection::Tombstones).await?;
+            indices.push((index, Counts { documents, tombstones }));
         }
         Ok(Status { indices, guarded: self.is_guarded().await? })
     }
@@ -171,7 +190,7 @@ impl Elasticsearch {
         }
     }
 
-    async fn change(&self, method: Method, path: &str, body: Value) -> Result<(), client::Error> {
+    pub(super) async fn change(&self, method: Method, path: &str, body: Value) -> Result<(), client::Error> {
         self.client.send(method, path, Body::Json(body), RequestTimeout::Change).await.map(drop)
     }
 

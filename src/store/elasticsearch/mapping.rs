@@ -38,7 +38,8 @@ pub fn index_body(meta: &StoreMeta, alias: &str) -> Result<Value, serde_json::Er
 }
 
 /// The body of an index template that keeps Elasticsearch from creating an index with the name of the alias when a
-/// write finds no alias: `require_alias` does not prevent that for a deletion with an external version.
+/// write finds no alias: `require_alias` does not prevent that for a deletion with an external version, as earlier releases
+/// send it.
 pub(super) fn template_body(alias: &str) -> Value {
     json!({
         "index_patterns": [alias],
@@ -52,6 +53,13 @@ pub(super) fn template_body(alias: &str) -> Value {
 /// The current mapping's body.
 pub(super) fn current() -> Result<Value, serde_json::Error> {
     serde_json::from_str(CURRENT.1)
+}
+
+/// The fields of the current mapping but these.
+pub(super) fn other_fields(fields: &[&str]) -> Vec<String> {
+    let properties = current().map(|mut body| body["mappings"]["properties"].take()).unwrap_or_default();
+    let names = properties.as_object().into_iter().flat_map(|fields| fields.keys());
+    names.filter(|name| !fields.contains(&name.as_str())).cloned().collect()
 }
 
 /// The number of values in a vector of the current mapping.

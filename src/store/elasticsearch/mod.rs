@@ -1,15 +1,17 @@
 //! The Elasticsearch store: an alias in a cluster.
 //!
-//! [`address`], [`bulk`], [`query`], [`error_class`], [`mapping`] and [`state`] are pure; only [`client`] speaks HTTP. The
-//! methods of [`Elasticsearch`] that read and write documents are in this file; those that create and inspect the index
-//! behind the alias are in [`index`].
+//! [`address`], [`bulk`], [`query`], [`live`], [`error_class`], [`mapping`] and [`state`] are pure; only [`client`] speaks
+//! HTTP. The methods of [`Elasticsearch`] that read and write documents are in this file; those that create and inspect the
+//! index behind the alias are in [`index`], and [`purge`] removes tombstones.
 
 mod address;
 pub mod bulk;
 mod client;
 mod error_class;
 mod index;
+mod live;
 pub mod mapping;
+mod purge;
 mod query;
 pub mod state;
 
@@ -18,14 +20,15 @@ use std::fmt;
 use elasticsearch::http::Method;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::address::Address;
 use self::client::{Body, Client, RequestTimeout};
 use self::error_class::{ErrorClass, OVERLOAD};
-use self::query::StoredDocument;
-use super::{Blocked, Document, Error, ErrorKind, Hit, Query, Settings, Target, Write, WriteOutcome};
-use crate::embedding::Embedding;
+pub use self::index::{Counts, SEVERAL_INDICES};
+use self::live::Selection;
+use self::query::ReadBody;
+use super::{Blocked, Error, ErrorKind, Hit, Query, Settings, Stored, Target, Write, WriteOutcome};
 
 /// An alias in a cluster.
 pub struct Elasticsearch {
@@ -65,11 +68,11 @@ impl Elasticsearch {
             .send(Method::Post, &path, Body::Lines(body.into()), RequestTimeout::Change)
             .await
             .map_err(|error| self.failed(&error, Access::Write))?;
-        bulk::read(&response, batch, &self.alias).map_err(|error| self.unreadable(&error, &response))
+        bulk::read(&response, batch).map_err(|error| self.unreadable(&error, &response))
     }
 
     /// See [`super::Store::get`]. Sees writes at once, unlike a search.
-    pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
+    pub async fn get(&self, id: &str) -> Result<Option<Stored>, Error> {
         #[derive(Deserialize)]
         struct Response {
             docs: [Item; 1],
@@ -77,7 +80,7 @@ impl Elasticsearch {
         #[derive(Deserialize)]
         struct Item {
             #[serde(rename = "_source")]
-            source: Option<StoredDocument>,
+            source: Option<Map<String, Value>>,
             error: Option<ItemError>,
         }
         #[derive(Deserialize)]
@@ -92,7 +95,7 @@ impl Elasticsearch {
         let response = self.client.json::<Response>(Method::Post, &path, body, RequestTimeout::Lookup).await;
         let Response { docs: [item] } = response.map_err(|error| self.failed(&error, Access::Read))?;
         match item.error {
-            None => Ok(item.source.map(Document::from)),
+            None => item.source.map(query::stored).transpose().map_err(|error| self.unreadable(&error, &[])),
             Some(ItemError { kind, reason }) => {
                 // An item has no status; only a missing index is distinguished from other errors.
                 let status = if kind == "index_not_found_exception" { 404 } else { 503 };
@@ -123,36 +126,39 @@ impl Elasticsearch {
 
     /// See [`super::Store::count`].
     pub async fn count(&self) -> Result<u64, Error> {
-        self.count_of(&self.alias).await
+        self.count_of(&self.alias, Selection::Live).await
     }
 
-    async fn count_of(&self, name: &str) -> Result<u64, Error> {
+    /// See [`super::Store::count_tombstones`].
+    pub async fn count_tombstones(&self) -> Result<u64, Error> {
+        self.count_of(&self.alias, Selection::Tombstones).await
+    }
+
+    async fn count_of(&self, name: &str, selection: Selection) -> Result<u64, Error> {
         #[derive(Deserialize)]
         struct Count {
             count: u64,
         }
         let path = format!("{name}/_count?filter_path=count");
-        let response = self.client.json::<Count>(Method::Get, &path, Body::Empty, RequestTimeout::Search).await;
+        let body = Body::Json(ReadBody::all(selection).into_json());
+        let response = self.client.json::<Count>(Method::Post, &path, body, RequestTimeout::Search).await;
         Ok(response.map_err(|error| self.failed(&error, Access::Read))?.count)
     }
 
     /// See [`super::Store::list`].
-    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Stored>, Error> {
         let response = self.post_search(query::list(after, limit)).await?;
-        let documents = query::documents(&response).map_err(|error| self.unreadable(&error, &response))?;
-        let checked = documents.into_iter().map(|(mut document, vector)| {
-            let embedding = vector.map(Embedding::from_unit).transpose();
-            document.embedding =
-                embedding.map_err(|error| self.error(ErrorKind::Io(format!("document {:?}: {error}", document.id))))?;
-            Ok(document)
-        });
-        checked.collect()
+        query::page(&response).map_err(|error| match error {
+            query::Unreadable::Json(error) => self.unreadable(&error, &response),
+            error @ query::Unreadable::Vector { .. } => self.error(ErrorKind::Io(error.to_string())),
+        })
     }
 
     /// Sends a search. A response of some shards only is an error, not a shorter list of hits.
-    async fn post_search(&self, body: Value) -> Result<bytes::Bytes, Error> {
+    async fn post_search(&self, body: ReadBody) -> Result<bytes::Bytes, Error> {
         let path = format!("{}/_search?allow_partial_search_results=false", self.alias);
-        let response = self.client.send(Method::Post, &path, Body::Json(body), RequestTimeout::Search).await;
+        let body = Body::Json(body.into_json());
+        let response = self.client.send(Method::Post, &path, body, RequestTimeout::Search).await;
         response.map_err(|error| self.failed(&error, Access::Read))
     }
 

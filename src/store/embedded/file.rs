@@ -17,15 +17,16 @@ use crate::store::{self, ErrorKind, StoreMeta};
 /// SQLite's `application_id` in the file's header: "imgd".
 const APPLICATION_ID: i32 = 0x696d_6764;
 /// The version of [`SCHEMA`], kept as `user_version` in the header.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
 /// How long SQLite waits for another process's transaction. A batch of 500 takes a fraction of a second, so a process
 /// that holds the lock for longer than this does not write batches.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `seq` numbers the batches. Each row has the number of the batch that wrote it last, by which a reader finds the rows
-/// that it has not seen. A row of `tombstones` keeps an older write of its id from restoring the document. Such a write
-/// may come at any time later, so tombstones are kept for ever (some 50 bytes each). The vector is little-endian float32
-/// and the last column, because SQLite reads a long row from its start.
+/// With [`TOMBSTONES`] the whole schema. `seq` numbers the batches. Each row has the number of the batch that wrote it last, by which a reader finds the rows
+/// that it has not seen. A row of `tombstones` keeps an older write of its id from restoring the document; an id is in one
+/// of the two tables at most. `purged_seq` is the highest `seq` of a tombstone that was purged: a reader that has not read
+/// so far does not learn of that deletion any more. The vector is little-endian float32 and the last column, because SQLite
+/// reads a long row from its start.
 const SCHEMA: &str = "
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -33,7 +34,8 @@ CREATE TABLE meta (
     fingerprint TEXT NOT NULL,
     mapping_version INTEGER NOT NULL,
     dims INTEGER NOT NULL CHECK (dims > 0),
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    purged_seq INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE documents (
     id TEXT PRIMARY KEY NOT NULL,
@@ -51,13 +53,34 @@ CREATE TABLE documents (
     vector BLOB
 ) STRICT;
 CREATE INDEX documents_seq ON documents (seq);
+";
+
+/// The defaults are for a process of an earlier release that had the file open when its format changed.
+const TOMBSTONES: &str = "
 CREATE TABLE tombstones (
     id TEXT PRIMARY KEY NOT NULL,
     seq INTEGER NOT NULL,
-    version INTEGER NOT NULL
+    version INTEGER NOT NULL,
+    collection TEXT NOT NULL DEFAULT '',
+    deleted_at_ms INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones_seq ON tombstones (seq);
 ";
+
+/// From format 1, which knew neither purging nor when a tombstone was made: its age counts from the change of the format.
+/// Its collection is not known.
+fn from_format_1(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE meta ADD COLUMN purged_seq INTEGER NOT NULL DEFAULT 0;
+         DROP INDEX tombstones_seq;
+         ALTER TABLE tombstones RENAME TO tombstones_1;",
+    )?;
+    transaction.execute_batch(TOMBSTONES)?;
+    transaction.execute_batch(
+        "INSERT INTO tombstones (id, seq, version) SELECT id, seq, version FROM tombstones_1;
+         DROP TABLE tombstones_1;",
+    )
+}
 
 /// The path of the file.
 pub(super) struct Location {
@@ -119,6 +142,8 @@ enum FileKind {
         meta: StoreMeta,
         dims: usize,
     },
+    /// A store of an earlier [`FORMAT`].
+    Older,
     /// A store of a later [`FORMAT`].
     Newer(i32),
     /// A database of another program.
@@ -139,6 +164,7 @@ impl Location {
         self.check_size()?;
         let opened = self.open(OpenFlags::empty()).and_then(|mut connection| {
             let kind = FileKind::of(&connection.transaction()?)?;
+            let kind = if let FileKind::Older = kind { upgrade(&mut connection)? } else { kind };
             Ok((connection, kind))
         });
         let (connection, kind) = opened.map_err(|error| self.sqlite(error))?;
@@ -156,7 +182,11 @@ impl Location {
         let created = self.open(OpenFlags::SQLITE_OPEN_CREATE).and_then(|mut connection| {
             // Read first: a file of another kind must not be changed.
             let kind = FileKind::of(&connection.transaction()?)?;
-            let FileKind::Empty = kind else { return Ok(kind) };
+            match kind {
+                FileKind::Empty => {}
+                FileKind::Older => return upgrade(&mut connection),
+                FileKind::Store { .. } | FileKind::Newer(_) | FileKind::Foreign => return Ok(kind),
+            }
             prepare(&connection)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             if let FileKind::Empty = FileKind::of(&transaction)? {
@@ -206,6 +236,9 @@ impl Location {
         let mismatch = match kind {
             FileKind::Empty => return Ok(None),
             FileKind::Store { meta, dims } => return Ok(Some((meta, dims))),
+            FileKind::Older => {
+                return Err(self.error(ErrorKind::Io("its format could not be brought up to date".to_owned())));
+            }
             FileKind::Newer(found) => {
                 let (found, expected) = (found.to_string(), format!("at most {FORMAT}"));
                 ErrorKind::mismatch("its format", found, expected, "use a newer imgdex")
@@ -259,6 +292,9 @@ impl FileKind {
         if format > FORMAT {
             return Ok(Self::Newer(format));
         }
+        if format < FORMAT {
+            return Ok(Self::Older);
+        }
         transaction.query_row("SELECT model, fingerprint, mapping_version, dims FROM meta", [], |row| {
             let meta = StoreMeta { model: row.get(0)?, fingerprint: row.get(1)?, mapping_version: row.get(2)? };
             Ok(Self::Store { meta, dims: row.get::<_, u32>(3)? as usize })
@@ -288,10 +324,25 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
+/// Brings a store of an earlier format up to date, in one transaction; another process may do the same at the same moment.
+/// Earlier releases refuse it from then on.
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<FileKind> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if let FileKind::Older = FileKind::of(&transaction)? {
+        from_format_1(&transaction)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    let kind = FileKind::of(&transaction)?;
+    transaction.commit()?;
+    Ok(kind)
+}
+
 fn create_tables(transaction: &Transaction<'_>, meta: &StoreMeta, dims: usize) -> rusqlite::Result<()> {
     transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(TOMBSTONES)?;
     transaction.execute(
-        "INSERT INTO meta (one, model, fingerprint, mapping_version, dims, seq) VALUES (1, ?1, ?2, ?3, ?4, 0)",
+        "INSERT INTO meta (one, model, fingerprint, mapping_version, dims, seq, purged_seq) \
+         VALUES (1, ?1, ?2, ?3, ?4, 0, 0)",
         (&meta.model, &meta.fingerprint, meta.mapping_version, dims as i64),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -82,10 +82,11 @@ impl Matrix {
     /// Reads the changes since the last call from the file. A failure in between does no harm: the next call reads the
     /// same changes again.
     pub(super) fn sync(&mut self, file: &Transaction<'_>) -> Result<(), Error> {
-        let seq: i64 = file.query_row("SELECT seq FROM meta", [], |row| row.get(0))?;
+        let (seq, purged): (i64, i64) =
+            file.query_row("SELECT seq, purged_seq FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         match self.seq {
             Some(seen) if seen == seq => {}
-            Some(seen) if seen < seq => {
+            Some(seen) if (purged..seq).contains(&seen) => {
                 let mut deleted = file.prepare_cached("SELECT id FROM tombstones WHERE seq > ?1")?;
                 let mut deleted = deleted.query([seen])?;
                 while let Some(row) = deleted.next()? {
@@ -93,7 +94,8 @@ impl Matrix {
                 }
                 self.read(file, "SELECT id, collection, metadata, vector FROM documents WHERE seq > ?1", [seen])?;
             }
-            // The first call, or the file's contents were replaced by an older copy.
+            // The first call, or the file's contents were replaced by an older copy, or a tombstone that was not read yet is
+            // purged, so that nothing tells which rows are gone.
             _ => {
                 *self = Self::new(self.dims);
                 // A scan of the table, not of the index on seq, which would read the rows in random order.

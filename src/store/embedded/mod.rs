@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `file` | connections: the schema, and what a file has to be |
 //! | `error` | what a failure means |
-//! | `rows` | the SQL of documents |
+//! | `rows` | the SQL of documents and tombstones |
 //! | `matrix` | the vectors in memory, with the terms that filters compare |
 //! | `terms` | metadata by the rules of Elasticsearch's `flattened` field |
 //! | `search` | the nearest rows: scanned in float32, decided in float64 |
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use self::file::{ConnectionSlot, File, Location};
 use self::search::Searcher;
-use super::{Blocked, Document, Error, ErrorKind, Hit, Query, StoreMeta, Write, WriteOutcome};
+use super::{Blocked, Error, ErrorKind, Hit, Query, StoreMeta, Stored, Write, WriteOutcome};
 use crate::model::manifest::Manifest;
 
 /// A SQLite file.
@@ -85,19 +85,11 @@ impl Embedded {
             return Ok(Vec::new());
         }
         let batch = batch.to_vec();
-        self.blocking(move |inner| {
-            let outcomes = inner.writer.with(&inner.location, |file| rows::write(file, &batch))?;
-            // As in Elasticsearch, a missing store pauses a writer until the store is created.
-            outcomes.ok_or_else(|| {
-                let reason = "the file does not exist".to_owned();
-                inner.location.error(ErrorKind::Blocked { cause: Blocked::IndexMissing, reason })
-            })
-        })
-        .await
+        self.blocking(move |inner| inner.change(|file| rows::write(file, &batch))).await
     }
 
     /// See [`super::Store::get`].
-    pub async fn get(&self, id: &str) -> Result<Option<Document>, Error> {
+    pub async fn get(&self, id: &str) -> Result<Option<Stored>, Error> {
         let id = id.to_owned();
         self.blocking(move |inner| inner.read(&inner.reader, |file| rows::get(file, &id))).await
     }
@@ -113,8 +105,18 @@ impl Embedded {
         self.blocking(|inner| inner.read(&inner.reader, |file| rows::count(file))).await
     }
 
+    /// See [`super::Store::count_tombstones`].
+    pub async fn count_tombstones(&self) -> Result<u64, Error> {
+        self.blocking(|inner| inner.read(&inner.reader, |file| rows::count_tombstones(file))).await
+    }
+
+    /// See [`super::Store::purge_tombstones`].
+    pub async fn purge_tombstones(&self, before_ms: u64) -> Result<u64, Error> {
+        self.blocking(move |inner| inner.change(|file| rows::purge_tombstones(file, before_ms))).await
+    }
+
     /// See [`super::Store::list`].
-    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Stored>, Error> {
         let after = after.map(ToOwned::to_owned);
         self.blocking(move |inner| inner.read(&inner.reader, |file| rows::list(file, after.as_deref(), limit))).await
     }
@@ -140,6 +142,14 @@ impl Inner {
         work: impl FnOnce(&mut C) -> Result<T, error::Error>,
     ) -> Result<T, Error> {
         slot.with(&self.location, work)?.ok_or_else(|| self.location.error(ErrorKind::Missing))
+    }
+
+    /// As in Elasticsearch, a missing store pauses a writer until the store is created.
+    fn change<T>(&self, work: impl FnOnce(&mut File) -> Result<T, error::Error>) -> Result<T, Error> {
+        self.writer.with(&self.location, work)?.ok_or_else(|| {
+            let reason = "the file does not exist".to_owned();
+            self.location.error(ErrorKind::Blocked { cause: Blocked::IndexMissing, reason })
+        })
     }
 }
 

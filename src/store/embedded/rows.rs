@@ -1,4 +1,4 @@
-//! The SQL of documents.
+//! The SQL of documents and tombstones.
 
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::error::Error;
 use super::file::File;
 use crate::embedding::Embedding;
-use crate::store::{Document, Write, WriteOutcome};
+use crate::store::revision::LARGEST_VERSION;
+use crate::store::{Document, Revision, Stored, Tombstone, Write, WriteOutcome};
 
 /// The columns that [`document`] reads, in its order.
 macro_rules! columns {
@@ -30,7 +31,7 @@ pub(super) fn write(file: &mut File, batch: &[Write]) -> Result<Vec<WriteOutcome
     let seq = transaction.query_row("UPDATE meta SET seq = seq + 1 RETURNING seq", [], |row| row.get(0))?;
     let written = batch.iter().map(|write| match write {
         Write::Put(document) => put(&transaction, document, file.dims, seq),
-        Write::Delete { id, version } => delete(&transaction, id, *version, seq),
+        Write::Delete(tombstone) => delete(&transaction, tombstone, seq),
     });
     let written = written.collect::<Result<Vec<_>, _>>()?;
     transaction.commit()?;
@@ -50,7 +51,7 @@ fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64
         Ok(text) => text,
         Err(error) => return Ok(rejected("metadata", error.to_string())),
     };
-    if is_stale(transaction, &document.id, version)? {
+    if is_stale(transaction, &document.id, Revision::Upsert(document.version))? {
         return Ok(WriteOutcome::Stale);
     }
     let mut statement = transaction.prepare_cached(
@@ -80,64 +81,103 @@ fn put(transaction: &Transaction<'_>, document: &Document, dims: usize, seq: i64
     Ok(WriteOutcome::Indexed)
 }
 
-fn delete(transaction: &Transaction<'_>, id: &str, version: u64, seq: i64) -> Result<WriteOutcome, Error> {
-    let Ok(version) = i64::try_from(version) else {
-        return Ok(rejected("number", "version is above 2^63 - 1".to_owned()));
+fn delete(transaction: &Transaction<'_>, tombstone: &Tombstone, seq: i64) -> Result<WriteOutcome, Error> {
+    let Tombstone { id, version, collection, deleted_at_ms } = tombstone;
+    let [Ok(stored_version), Ok(deleted_at_ms)] = [*version, *deleted_at_ms].map(i64::try_from) else {
+        return Ok(rejected("number", "version or deleted_at_ms is above 2^63 - 1".to_owned()));
     };
-    if is_stale(transaction, id, version)? {
+    if is_stale(transaction, id, Revision::Deletion(*version))? {
         return Ok(WriteOutcome::Stale);
     }
     transaction.prepare_cached("DELETE FROM documents WHERE id = ?1")?.execute([id])?;
-    let mut insert_tombstone =
-        transaction.prepare_cached("INSERT OR REPLACE INTO tombstones (id, seq, version) VALUES (?1, ?2, ?3)")?;
-    insert_tombstone.execute(params![id, seq, version])?;
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO tombstones (id, seq, version, collection, deleted_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    insert.execute(params![id, seq, stored_version, collection, deleted_at_ms])?;
     Ok(WriteOutcome::Deleted)
 }
 
-/// Whether a newer version is stored. As with Elasticsearch's `external_gte`, an equal version is written, so that
-/// sending the same batch again is harmless.
-fn is_stale(transaction: &Transaction<'_>, id: &str, version: i64) -> rusqlite::Result<bool> {
+/// Whether what is stored stands against a write.
+fn is_stale(transaction: &Transaction<'_>, id: &str, new: Revision) -> rusqlite::Result<bool> {
     let mut statement = transaction.prepare_cached(
-        "SELECT version FROM documents WHERE id = ?1 UNION ALL SELECT version FROM tombstones WHERE id = ?1",
+        "SELECT version, 0 FROM documents WHERE id = ?1 UNION ALL SELECT version, 1 FROM tombstones WHERE id = ?1",
     )?;
-    let stored: Option<i64> = statement.query_row([id], |row| row.get(0)).optional()?;
-    Ok(stored.is_some_and(|stored| stored > version))
+    let stored = statement.query_row([id], |row| {
+        let (version, deleted) = (unsigned(row, 0)?, row.get(1)?);
+        Ok(if deleted { Revision::Deletion(version) } else { Revision::Upsert(version) })
+    });
+    Ok(stored.optional()?.is_some_and(|stored| !new.replaces(stored)))
+}
+
+/// Removes tombstones, and remembers up to which batch, for the readers that are behind.
+pub(super) fn purge_tombstones(file: &mut File, before_ms: u64) -> Result<u64, Error> {
+    macro_rules! old {
+        () => {
+            "FROM tombstones WHERE deleted_at_ms < ?1 AND version < ?2"
+        };
+    }
+    let old = [before_ms, LARGEST_VERSION].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    let transaction = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let last = concat!("UPDATE meta SET purged_seq = max(purged_seq, coalesce((SELECT max(seq) ", old!(), "), 0))");
+    transaction.execute(last, old)?;
+    let purged = transaction.execute(concat!("DELETE ", old!()), old)?;
+    transaction.commit()?;
+    Ok(purged as u64)
 }
 
 fn rejected(kind: &str, reason: String) -> WriteOutcome {
     WriteOutcome::Rejected { kind: kind.to_owned(), reason }
 }
 
-/// One document, without its vector.
-pub(super) fn get(file: &File, id: &str) -> Result<Option<Document>, Error> {
-    let mut statement =
-        file.connection.prepare_cached(concat!("SELECT ", columns!(), " FROM documents WHERE id = ?1"))?;
-    Ok(statement.query_row([id], document).optional()?)
+/// What is stored under an id, without its vector.
+pub(super) fn get(file: &mut File, id: &str) -> Result<Option<Stored>, Error> {
+    // One snapshot: another process may move the id from one table to the other in between.
+    let snapshot = file.connection.transaction()?;
+    let mut live = snapshot.prepare_cached(concat!("SELECT ", columns!(), " FROM documents WHERE id = ?1"))?;
+    if let Some(document) = live.query_row([id], document).optional()? {
+        return Ok(Some(Stored::Live(Box::new(document))));
+    }
+    let mut deleted =
+        snapshot.prepare_cached("SELECT id, version, collection, deleted_at_ms FROM tombstones WHERE id = ?1")?;
+    Ok(deleted.query_row([id], tombstone).optional()?.map(Stored::Deleted))
 }
 
 pub(super) fn count(file: &File) -> Result<u64, Error> {
     Ok(file.connection.query_row("SELECT count(*) FROM documents", [], |row| unsigned(row, 0))?)
 }
 
-/// Documents with their vectors, ordered by id, after the given id.
-pub(super) fn list(file: &File, after: Option<&str>, limit: usize) -> Result<Vec<Document>, Error> {
-    let mut statement = file.connection.prepare_cached(concat!(
+pub(super) fn count_tombstones(file: &File) -> Result<u64, Error> {
+    Ok(file.connection.query_row("SELECT count(*) FROM tombstones", [], |row| unsigned(row, 0))?)
+}
+
+/// Documents with their vectors, and tombstones, ordered by id, after the given id.
+pub(super) fn list(file: &mut File, after: Option<&str>, limit: usize) -> Result<Vec<Stored>, Error> {
+    // No id is empty, so every id comes after the empty text.
+    let (after, rows) = (after.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX));
+    let snapshot = file.connection.transaction()?;
+    let mut found = Vec::new();
+    let mut live = snapshot.prepare_cached(concat!(
         "SELECT ",
         columns!(),
         ", vector FROM documents WHERE id > ?1 ORDER BY id LIMIT ?2"
     ))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // No id is empty, so every id comes after the empty text.
-    let mut rows = statement.query(params![after.unwrap_or(""), limit])?;
-    let mut documents = Vec::new();
-    while let Some(row) = rows.next()? {
+    let mut live = live.query(params![after, rows])?;
+    while let Some(row) = live.next()? {
         let mut document = document(row)?;
         if let Some(blob) = row.get_ref(11)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
             document.embedding = Some(decode(&document.id, blob, file.dims)?);
         }
-        documents.push(document);
+        found.push(Stored::Live(Box::new(document)));
     }
-    Ok(documents)
+    let mut deleted = snapshot.prepare_cached(
+        "SELECT id, version, collection, deleted_at_ms FROM tombstones WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    for tombstone in deleted.query_map(params![after, rows], tombstone)? {
+        found.push(Stored::Deleted(tombstone?));
+    }
+    found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+    found.truncate(limit);
+    Ok(found)
 }
 
 pub(super) fn hit_fields(transaction: &Transaction<'_>, id: &str) -> Result<HitFields, Error> {
@@ -161,6 +201,15 @@ fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
         indexed_at_ms: unsigned(row, 9)?,
         metadata: metadata(row, 10)?,
         embedding: None,
+    })
+}
+
+fn tombstone(row: &Row<'_>) -> rusqlite::Result<Tombstone> {
+    Ok(Tombstone {
+        id: row.get(0)?,
+        version: unsigned(row, 1)?,
+        collection: row.get(2)?,
+        deleted_at_ms: unsigned(row, 3)?,
     })
 }
 

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::error_class::{ErrorClass, OVERLOAD};
-use crate::store::{Blocked, Document, Write, WriteOutcome};
+use crate::store::{Document, Revision, Tombstone, Write, WriteOutcome};
 
-/// The parts of the response that decide the outcome of each item. `_index` matters for deletions only.
-pub(super) const FILTER_PATH: &str = "items.*.status,items.*.error.type,items.*.error.reason,\
-    items.*.error.caused_by.reason,items.delete._index";
+/// The parts of the response that decide the outcome of each item.
+pub(super) const FILTER_PATH: &str =
+    "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason";
 
 /// How vectors are encoded in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn estimated_bytes(write: &Write) -> usize {
     /// Action line, field names and numbers of a document without its variable parts.
     const FIXED: usize = 600;
     match write {
-        Write::Delete { id, .. } => FIXED + id.len(),
+        Write::Delete(tombstone) => FIXED + tombstone.id.len() + tombstone.collection.len(),
         Write::Put(document) => {
             let metadata: usize = document.metadata.iter().map(|(k, v)| k.len() + json_bytes(v)).sum();
             // Base64 of float32 takes 16/3 bytes per value, shortest decimals about 12.
@@ -47,22 +47,20 @@ fn json_bytes(value: &Value) -> usize {
     }
 }
 
-/// The body of a bulk request: one action per write, in order.
+/// The body of a bulk request: one action per write, in order. A deletion is a document, too.
 ///
-/// Versions are external: a write older than the stored document is a conflict. An equal version is written, so that
-/// sending the same bytes again is harmless.
+/// Versions are external: a write against which the stored document stands is a conflict ([`Revision::replaces`]).
+/// Sending the same bytes again is harmless.
 pub(super) fn body(writes: &[Write], encoding: VectorEncoding) -> Result<Vec<u8>, serde_json::Error> {
     // Most of a document is its vector: 2732 bytes of base64 for 512 values, or about 5000 of decimals.
     let per_write = if encoding == VectorEncoding::Base64 { 3400 } else { 6400 };
     let mut body = Vec::with_capacity(writes.len() * per_write);
     let mut buffers = Base64Buffers::default();
     for write in writes {
+        line(&mut body, &Action::Index(ActionMetadata::new(write.id(), write.revision())))?;
         match write {
-            Write::Put(document) => {
-                line(&mut body, &Action::Index(ActionMetadata::new(&document.id, document.version)))?;
-                line(&mut body, &DocumentSource::new(document, encoding, &mut buffers))?;
-            }
-            Write::Delete { id, version } => line(&mut body, &Action::Delete(ActionMetadata::new(id, *version)))?,
+            Write::Put(document) => line(&mut body, &DocumentSource::new(document, encoding, &mut buffers))?,
+            Write::Delete(tombstone) => line(&mut body, &TombstoneSource::new(tombstone))?,
         }
     }
     Ok(body)
@@ -78,7 +76,6 @@ fn line(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Er
 #[serde(rename_all = "lowercase")]
 enum Action<'a> {
     Index(ActionMetadata<'a>),
-    Delete(ActionMetadata<'a>),
 }
 
 #[derive(Serialize)]
@@ -90,8 +87,9 @@ struct ActionMetadata<'a> {
 }
 
 impl<'a> ActionMetadata<'a> {
-    fn new(id: &'a str, version: u64) -> Self {
-        Self { id, version, version_type: "external_gte" }
+    fn new(id: &'a str, revision: Revision) -> Self {
+        let (version, version_type) = revision.external();
+        Self { id, version, version_type }
     }
 }
 
@@ -137,6 +135,22 @@ impl<'a> DocumentSource<'a> {
     }
 }
 
+/// The `_source` of a tombstone. That it has no other field is what makes it one ([`super::live`]).
+#[derive(Serialize)]
+struct TombstoneSource<'a> {
+    id: &'a str,
+    version: u64,
+    collection: &'a str,
+    indexed_at: u64,
+}
+
+impl<'a> TombstoneSource<'a> {
+    fn new(tombstone: &'a Tombstone) -> Self {
+        let Tombstone { id, version, collection, deleted_at_ms } = tombstone;
+        Self { id, version: *version, collection, indexed_at: *deleted_at_ms }
+    }
+}
+
 enum Vector<'a> {
     Base64(&'a str),
     Decimals(&'a [f32]),
@@ -177,9 +191,6 @@ pub enum Error {
     /// The items cannot be matched with the writes.
     #[error("the answer to a bulk request of {sent} items has {answered}")]
     Count { sent: usize, answered: usize },
-    /// An item is for another kind of action than was sent.
-    #[error("item {0} of the answer to a bulk request is for another action")]
-    Order(usize),
 }
 
 #[derive(Deserialize)]
@@ -193,15 +204,11 @@ struct Response<'a> {
 enum Item<'a> {
     #[serde(borrow)]
     Index(ItemResult<'a>),
-    #[serde(borrow)]
-    Delete(ItemResult<'a>),
 }
 
 #[derive(Deserialize)]
 struct ItemResult<'a> {
     status: u16,
-    #[serde(borrow, rename = "_index")]
-    index: Option<Cow<'a, str>>,
     #[serde(borrow)]
     error: Option<ItemError<'a>>,
 }
@@ -227,40 +234,20 @@ struct CausedBy<'a> {
 /// # Errors
 /// When the response does not have exactly one item of the right kind per write. Then no outcome is known; sending the
 /// same bytes again is safe.
-pub fn read(response: &[u8], writes: &[Write], alias: &str) -> Result<Vec<WriteOutcome>, Error> {
+pub fn read(response: &[u8], writes: &[Write]) -> Result<Vec<WriteOutcome>, Error> {
     let Response { items } = serde_json::from_slice(response)?;
     if items.len() != writes.len() {
         return Err(Error::Count { sent: writes.len(), answered: items.len() });
     }
-    let outcomes = items.into_iter().zip(writes).enumerate().map(|(at, (item, write))| match (item, write) {
-        (Item::Index(result), Write::Put(_)) => Ok(result.of_index()),
-        (Item::Delete(result), Write::Delete { .. }) => Ok(result.of_delete(alias)),
-        (Item::Index(_), Write::Delete { .. }) | (Item::Delete(_), Write::Put(_)) => Err(Error::Order(at)),
-    });
-    outcomes.collect()
-}
-
-impl ItemResult<'_> {
-    fn of_index(self) -> WriteOutcome {
-        match (self.status, self.error) {
-            (200 | 201, None) => WriteOutcome::Indexed,
-            (status, error) => failed(status, error),
-        }
-    }
-
-    fn of_delete(self, alias: &str) -> WriteOutcome {
-        match (self.status, self.error) {
-            (200, None) => WriteOutcome::Deleted,
-            // Not found in an index behind the alias: already deleted. An index with the alias's own name was created by
-            // this request, because the alias is missing.
-            (404, None) if self.index.as_deref().is_some_and(|index| index != alias) => WriteOutcome::Deleted,
-            (404, None) => WriteOutcome::Blocked {
-                cause: Blocked::IndexMissing,
-                reason: format!("a deletion was answered by an index named {alias}, where an alias is expected"),
+    let outcomes =
+        items.into_iter().zip(writes).map(|(Item::Index(result), write)| match (result.status, result.error) {
+            (200 | 201, None) => match write {
+                Write::Put(_) => WriteOutcome::Indexed,
+                Write::Delete(_) => WriteOutcome::Deleted,
             },
             (status, error) => failed(status, error),
-        }
-    }
+        });
+    Ok(outcomes.collect())
 }
 
 fn failed(status: u16, error: Option<ItemError<'_>>) -> WriteOutcome {

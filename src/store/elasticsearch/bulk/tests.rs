@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::embedding::Embedding;
+use crate::store::Blocked;
 
 fn document(id: &str, values: &[f32]) -> Document {
     Document {
@@ -27,7 +28,8 @@ fn put() -> Write {
 }
 
 fn delete() -> Write {
-    Write::Delete { id: "gone".to_owned(), version: 9 }
+    let (id, collection) = ("gone".to_owned(), "default".to_owned());
+    Write::Delete(Tombstone { id, version: 9, collection, deleted_at_ms: 1_700_000_000_000 })
 }
 
 fn lines(encoding: VectorEncoding) -> Vec<Value> {
@@ -40,9 +42,11 @@ fn lines(encoding: VectorEncoding) -> Vec<Value> {
 #[test]
 fn one_action_per_write_with_external_versions() {
     let lines = lines(VectorEncoding::Decimals);
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
     assert_eq!(lines[0], json!({ "index": { "_id": "a", "version": 7, "version_type": "external_gte" } }));
-    assert_eq!(lines[2], json!({ "delete": { "_id": "gone", "version": 9, "version_type": "external_gte" } }));
+    assert_eq!(lines[2], json!({ "index": { "_id": "gone", "version": 10, "version_type": "external" } }));
+    let tombstone = json!({ "id": "gone", "version": 9, "collection": "default", "indexed_at": 1_700_000_000_000_u64 });
+    assert_eq!(lines[3], tombstone);
     let expected = json!({
         "id": "a", "url": "https://example.org/a.jpg", "collection": "default", "version": 7, "width": 640,
         "height": 480, "bytes": 1234, "format": "jpeg", "content_sha256": "ab", "indexed_at": 1_700_000_000_000_u64,
@@ -76,30 +80,24 @@ fn a_document_without_vector_or_metadata_leaves_the_fields_out() {
     assert!(!text.contains("image_vector") && !text.contains("metadata"), "{text}");
 }
 
+fn outcomes(item: &Value) -> [WriteOutcome; 2] {
+    let response = json!({ "items": [item, item] }).to_string();
+    read(response.as_bytes(), &[put(), delete()]).unwrap().try_into().unwrap()
+}
+
 fn outcome(item: &Value) -> WriteOutcome {
-    let write = if item.get("delete").is_some() { delete() } else { put() };
-    let response = json!({ "items": [item] }).to_string();
-    read(response.as_bytes(), &[write], "images").unwrap().remove(0)
+    let [put, deletion] = outcomes(item);
+    assert_eq!(put, deletion, "{item}");
+    put
 }
 
 #[test]
 fn good_items() {
-    for (item, expected) in [
-        (json!({ "index": { "status": 201 } }), WriteOutcome::Indexed),
-        (json!({ "index": { "status": 200 } }), WriteOutcome::Indexed),
-        (json!({ "delete": { "status": 200, "_index": "images-v1" } }), WriteOutcome::Deleted),
-        (json!({ "delete": { "status": 404, "_index": "images-v1" } }), WriteOutcome::Deleted),
-        (
-            json!({ "index": { "status": 409, "error": { "type": "version_conflict_engine_exception" } } }),
-            WriteOutcome::Stale,
-        ),
-        (
-            json!({ "delete": { "status": 409, "error": { "type": "version_conflict_engine_exception" } } }),
-            WriteOutcome::Stale,
-        ),
-    ] {
-        assert_eq!(outcome(&item), expected, "{item}");
+    for status in [200, 201] {
+        assert_eq!(outcomes(&json!({ "index": { "status": status } })), [WriteOutcome::Indexed, WriteOutcome::Deleted]);
     }
+    let conflict = json!({ "index": { "status": 409, "error": { "type": "version_conflict_engine_exception" } } });
+    assert_eq!(outcome(&conflict), WriteOutcome::Stale);
 }
 
 #[test]
@@ -142,19 +140,11 @@ fn the_cause_completes_the_reason() {
 }
 
 #[test]
-fn a_deletion_without_an_alias_is_blocked() {
-    for index in [json!("images"), Value::Null] {
-        let item = json!({ "delete": { "status": 404, "_index": index } });
-        assert!(matches!(outcome(&item), WriteOutcome::Blocked { cause: Blocked::IndexMissing, .. }), "{item}");
-    }
-}
-
-#[test]
 fn a_status_without_error_is_never_success() {
     for item in [
         json!({ "index": { "status": 404 } }),
         json!({ "index": { "status": 500 } }),
-        json!({ "delete": { "status": 202 } }),
+        json!({ "index": { "status": 202 } }),
     ] {
         assert!(matches!(outcome(&item), WriteOutcome::Busy { .. }), "{item}");
     }
@@ -162,8 +152,8 @@ fn a_status_without_error_is_never_success() {
 
 #[test]
 fn a_response_that_cannot_be_matched_with_the_writes_is_an_error() {
-    let read = |response: &str| read(response.as_bytes(), &[put(), delete()], "images");
-    let good = r#"{"items":[{"index":{"status":201}},{"delete":{"status":200,"_index":"images-v1"}}]}"#;
+    let read = |response: &str| read(response.as_bytes(), &[put(), delete()]);
+    let good = r#"{"items":[{"index":{"status":201}},{"index":{"status":200}}]}"#;
     assert_eq!(read(good).unwrap(), [WriteOutcome::Indexed, WriteOutcome::Deleted]);
     for end in 0..good.len() {
         assert!(matches!(read(&good[..end]), Err(Error::Unreadable(_))), "{}", &good[..end]);
@@ -171,6 +161,6 @@ fn a_response_that_cannot_be_matched_with_the_writes_is_an_error() {
     assert!(matches!(read("<html>502</html>"), Err(Error::Unreadable(_))));
     assert!(matches!(read("{}"), Err(Error::Unreadable(_))));
     assert!(matches!(read(r#"{"items":[{"index":{"status":201}}]}"#), Err(Error::Count { sent: 2, answered: 1 })));
-    let swapped = r#"{"items":[{"delete":{"status":200}},{"index":{"status":201}}]}"#;
-    assert!(matches!(read(swapped), Err(Error::Order(0))));
+    let other = r#"{"items":[{"delete":{"status":200}},{"index":{"status":201}}]}"#;
+    assert!(matches!(read(other), Err(Error::Unreadable(_))));
 }

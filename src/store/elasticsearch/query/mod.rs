@@ -8,9 +8,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::live::{self, Selection};
 use crate::distance::Mode;
+use crate::embedding::{Degenerate, Embedding};
 use crate::store::query::similarity_bound;
-use crate::store::{Document, Hit, Query, Target};
+use crate::store::revision::LARGEST_VERSION;
+use crate::store::{Document, Hit, Query, Stored, Target};
 
 /// The field with the features.
 const FIELD: &str = "image_vector";
@@ -73,8 +76,36 @@ pub(super) fn refusal(query: &Query, vector: &[f32]) -> Option<String> {
     query.refusal(vector)
 }
 
+/// The body of a request that reads documents. It is made from a [`Selection`] alone, so that none forgets which documents it
+/// is about.
+pub(super) struct ReadBody(Value);
+
+impl ReadBody {
+    /// The selected documents that pass every filter; `rest` is the body without `query`.
+    fn new(selection: Selection, filters: Vec<Value>, mut rest: Value) -> Self {
+        rest["query"] = selection.among(filters);
+        Self(rest)
+    }
+
+    /// The same, scored; `scored` is a `script_score` without `query`.
+    fn scored(selection: Selection, filters: Vec<Value>, mut scored: Value, mut rest: Value) -> Self {
+        scored["query"] = selection.among(filters);
+        rest["query"] = json!({ "script_score": scored });
+        Self(rest)
+    }
+
+    /// Nothing but the selection, as for a count.
+    pub(super) fn all(selection: Selection) -> Self {
+        Self::new(selection, Vec::new(), json!({}))
+    }
+
+    pub(super) fn into_json(self) -> Value {
+        self.0
+    }
+}
+
 /// The body of a search.
-pub(super) fn search(query: &Query, vector: &[f32]) -> Value {
+pub(super) fn search(query: &Query, vector: &[f32]) -> ReadBody {
     let mut filters = Vec::new();
     if let Some(collection) = &query.collection {
         filters.push(json!({ "term": { "collection": collection } }));
@@ -86,28 +117,25 @@ pub(super) fn search(query: &Query, vector: &[f32]) -> Value {
     if let Target::Id(id) = &query.target {
         filters.push(json!({ "bool": { "must_not": { "ids": { "values": [id] } } } }));
     }
-    let candidates = if query.approximate { nearest(query.k, vector, &filters) } else { all(filters) };
+    let candidates = if query.approximate {
+        vec![nearest(query.k, vector, &filters)]
+    } else {
+        filters.push(json!({ "exists": { "field": FIELD } }));
+        filters
+    };
     let params = json!({ "query_vector": vector });
-    let mut scored = json!({
-        "query": candidates,
-        "script": { "source": score_script(query.mode), "params": params },
-    });
+    let mut scored = json!({ "script": { "source": score_script(query.mode), "params": params } });
     if let Some(similarity) = query.min_similarity {
         scored["min_score"] = json!(min_score(query.mode, similarity));
     }
-    json!({
+    let rest = json!({
         "size": query.k,
         "track_total_hits": false,
-        "query": { "script_score": scored },
         "sort": [{ "_score": "desc" }, { "id": "asc" }],
         "_source": { "includes": HIT_FIELDS },
         "script_fields": { "raw": { "script": { "source": raw_script(query.mode), "params": params } } },
-    })
-}
-
-fn all(mut filters: Vec<Value>) -> Value {
-    filters.push(json!({ "exists": { "field": FIELD } }));
-    json!({ "bool": { "filter": filters } })
+    });
+    ReadBody::scored(Selection::Live, candidates, scored, rest)
 }
 
 /// Candidates from the HNSW graph, which orders them by quantised values. More candidates than hits are requested,
@@ -173,8 +201,9 @@ pub(super) fn hits(query: &Query, response: &[u8]) -> Result<Vec<Hit>, serde_jso
 }
 
 /// The body that reads the vector of one document. `fields` has it in every version, `_source` only before 9.2.
-pub(super) fn vector_of(id: &str) -> Value {
-    json!({ "size": 1, "query": { "ids": { "values": [id] } }, "_source": false, "fields": [FIELD] })
+pub(super) fn vector_of(id: &str) -> ReadBody {
+    let filters = vec![json!({ "ids": { "values": [id] } })];
+    ReadBody::new(Selection::Live, filters, json!({ "size": 1, "_source": false, "fields": [FIELD] }))
 }
 
 /// Reads the response to [`vector_of`]; `None` where the document is missing or has no vector.
@@ -188,36 +217,95 @@ pub(super) fn vector(response: &[u8]) -> Result<Option<Vec<f32>>, serde_json::Er
     Ok(response.hits.hits.into_iter().next().and_then(|hit| hit.fields.image_vector))
 }
 
-/// The body that reads documents with their vectors, ordered by id, after the given id.
-pub(super) fn list(after: Option<&str>, limit: usize) -> Value {
-    let mut body = json!({
-        "size": limit,
-        "track_total_hits": false,
-        "query": { "exists": { "field": "id" } },
-        "sort": [{ "id": "asc" }],
-        "_source": { "excludes": [FIELD] },
-        "fields": [FIELD],
-    });
+/// The body that reads documents with their vectors, and tombstones, ordered by id, after the given id.
+pub(super) fn list(after: Option<&str>, limit: usize) -> ReadBody {
+    let page = json!({ "_source": { "excludes": [FIELD] }, "fields": [FIELD] });
+    ReadBody::new(Selection::All, Vec::new(), paged(page, after, limit))
+}
+
+/// The body that finds the tombstones made before a time, ordered by id, after the given id, with what a deletion of exactly
+/// this state of theirs needs.
+pub(super) fn old_tombstones(before_ms: u64, after: Option<&str>, limit: usize) -> ReadBody {
+    let filters = vec![
+        json!({ "range": { "indexed_at": { "lt": before_ms, "format": "epoch_millis" } } }),
+        json!({ "range": { "version": { "lt": LARGEST_VERSION } } }),
+    ];
+    let page = json!({ "_source": ["id"], "seq_no_primary_term": true });
+    ReadBody::new(Selection::Tombstones, filters, paged(page, after, limit))
+}
+
+/// Adds to a body what makes its result a page.
+fn paged(mut body: Value, after: Option<&str>, limit: usize) -> Value {
+    body["size"] = limit.into();
+    body["track_total_hits"] = false.into();
+    body["sort"] = json!([{ "id": "asc" }]);
     if let Some(id) = after {
         body["search_after"] = json!([id]);
     }
     body
 }
 
-/// A document, and the values of its vector, which are not checked yet.
-pub(super) type Unchecked = (Document, Option<Vec<f32>>);
+/// Why a stored document cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("document {id:?}: {error}")]
+    Vector { id: String, error: Degenerate },
+}
 
 /// Reads the response to [`list`].
-pub(super) fn documents(response: &[u8]) -> Result<Vec<Unchecked>, serde_json::Error> {
+pub(super) fn page(response: &[u8]) -> Result<Vec<Stored>, Unreadable> {
     #[derive(Deserialize)]
     struct Found {
         #[serde(rename = "_source")]
-        source: StoredDocument,
+        source: Map<String, Value>,
         #[serde(default)]
         fields: Fields,
     }
     let response: SearchResponse<Found> = serde_json::from_slice(response)?;
-    Ok(response.hits.hits.into_iter().map(|hit| (hit.source.into(), hit.fields.image_vector)).collect())
+    let found = response.hits.hits.into_iter().map(|Found { source, fields }| {
+        let mut stored = match fields.image_vector {
+            None => stored(source)?,
+            // Whatever fields it lacks.
+            Some(_) => live_document(source)?,
+        };
+        if let (Stored::Live(document), Some(vector)) = (&mut stored, fields.image_vector) {
+            let unreadable = |error| Unreadable::Vector { id: document.id.clone(), error };
+            document.embedding = Some(Embedding::from_unit(vector).map_err(unreadable)?);
+        }
+        Ok(stored)
+    });
+    found.collect()
+}
+
+/// The document or tombstone that has this `_source`.
+pub(super) fn stored(source: Map<String, Value>) -> Result<Stored, serde_json::Error> {
+    live::tombstone(&source).map_or_else(|| live_document(source), |tombstone| Ok(Stored::Deleted(tombstone)))
+}
+
+fn live_document(source: Map<String, Value>) -> Result<Stored, serde_json::Error> {
+    let document: StoredDocument = serde_json::from_value(Value::Object(source))?;
+    Ok(Stored::Live(Box::new(document.into())))
+}
+
+/// A tombstone in exactly one state.
+#[derive(Deserialize)]
+pub(super) struct FoundTombstone {
+    #[serde(rename = "_index")]
+    pub(super) index: String,
+    #[serde(rename = "_id")]
+    pub(super) id: String,
+    #[serde(rename = "_seq_no")]
+    pub(super) seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    pub(super) primary_term: u64,
+}
+
+/// Reads the response to [`old_tombstones`].
+pub(super) fn found_tombstones(response: &[u8]) -> Result<Vec<FoundTombstone>, serde_json::Error> {
+    let response: SearchResponse<FoundTombstone> = serde_json::from_slice(response)?;
+    Ok(response.hits.hits)
 }
 
 #[derive(Default, Deserialize)]
