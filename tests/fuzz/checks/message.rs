@@ -2,7 +2,7 @@
 
 use imgdex::testing::message::{
     self, Envelope, ImageReference, MAX_COLLECTION_BYTES, MAX_ID_BYTES, MAX_METADATA_BYTES, MAX_METADATA_DEPTH,
-    MAX_URL_BYTES, MAX_VERSION, Operation, WireReference,
+    MAX_URL_BYTES, MAX_VERSION, Operation, VersionSource, WireReference,
 };
 use serde_json::Value;
 use url::Url;
@@ -17,9 +17,9 @@ const SECRET: &str = "Hush-4711-xyzzy";
 /// A body is a reference within the limits, which comes back the same when it is sent again, or is refused with a short
 /// reason. Its name in a log is short and gives no secret away.
 pub fn check(body: &[u8]) {
-    for timestamp in [None, Some(u64::MAX)] {
+    for published_ms in [None, Some(u64::MAX)] {
         let envelope =
-            Envelope { body: body.to_vec(), timestamp, first_received_ms: 1_700_000_000_000, ..Envelope::default() };
+            Envelope { body: body.to_vec(), published_ms, first_received_ms: 1_700_000_000_000, ..Envelope::default() };
         match message::parse(&envelope) {
             Ok(reference) => {
                 is_within_limits(&reference);
@@ -77,7 +77,8 @@ fn comes_back_the_same(reference: ImageReference) {
     };
     let body = serde_json::to_vec(&wire).unwrap_or_default();
     let again = message::parse(&Envelope { body, ..Envelope::default() });
-    assert_eq!(again, Ok(ImageReference { unknown_fields: Vec::new(), ..reference }));
+    let version_source = VersionSource::Body;
+    assert_eq!(again, Ok(ImageReference { unknown_fields: Vec::new(), version_source, ..reference }));
 }
 
 /// Hides a secret where URLs have theirs, in a body that is a bare URL, one in JSON, and in JSON that is cut off.

@@ -1,7 +1,7 @@
-//! Documents that differ in id and vector alone, for tests where nothing else matters.
+//! Documents that differ in id and vector alone, and deletions, for tests where nothing else matters.
 
 use imgdex::testing::Embedding;
-use imgdex::testing::store::Document;
+use imgdex::testing::store::{Document, Stored, Tombstone, Write};
 
 pub fn document(id: String, embedding: Embedding) -> Document {
     Document {
@@ -18,4 +18,14 @@ pub fn document(id: String, embedding: Embedding) -> Document {
         metadata: serde_json::Map::new(),
         embedding: Some(embedding),
     }
+}
+
+pub fn deletion(id: &str, version: u64) -> Write {
+    let (id, collection) = (id.to_owned(), "default".to_owned());
+    Write::Delete(Tombstone { id, version, collection, deleted_at_ms: 0 })
+}
+
+/// The live documents.
+pub fn live(stored: Vec<Stored>) -> Vec<Document> {
+    stored.into_iter().filter_map(Stored::live).collect()
 }

@@ -1,17 +1,21 @@
 //! The Elasticsearch store with a real server, and with answers that a real one gives rarely.
 
 mod indexer;
+mod live;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use imgdex::testing::Embedding;
 use imgdex::testing::Mode;
-use imgdex::testing::store::{Blocked, Document, Error, ErrorKind, Query, Store, Target, Write, WriteOutcome};
+use imgdex::testing::store::{
+    Blocked, Document, Error, ErrorKind, Query, Revision, Store, Stored, Target, Write, WriteOutcome,
+};
 use reqwest::Method;
 use serde_json::json;
 use strum::VariantArray;
 
+use crate::support::documents::{deletion, live};
 use crate::support::elasticsearch::{Alias, model, request, settings};
 use crate::support::elasticsearch_stub::{Answer, ElasticsearchStub};
 
@@ -39,10 +43,6 @@ fn document(id: &str, version: u64, seed: u64) -> Document {
 
 fn put(id: &str, version: u64) -> Write {
     Write::Put(Box::new(document(id, version, version)))
-}
-
-fn delete(id: &str, version: u64) -> Write {
-    Write::Delete { id: id.to_owned(), version }
 }
 
 fn query(seed: u64, mode: Mode) -> Query {
@@ -109,19 +109,16 @@ async fn an_index_of_another_program_is_refused() {
 #[tokio::test]
 async fn every_write_has_its_own_outcome() {
     let (_alias, store) = Alias::created().await;
-    let first = [put("a", 5), put("b", 5), delete("never", 1)];
+    let first = [put("a", 5), put("b", 5), deletion("never", 1)];
     assert_eq!(
         store.write(&first).await.unwrap(),
         [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Deleted]
     );
-    // The same version again is written; older is stale; newer wins; a deletion holds against an older upsert.
-    assert_eq!(
-        store.write(&first).await.unwrap(),
-        [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Deleted]
-    );
+    // The same upsert again is written, the same deletion stands already.
+    assert_eq!(store.write(&first).await.unwrap(), [WriteOutcome::Indexed, WriteOutcome::Indexed, WriteOutcome::Stale]);
     let mut bad = document("bad", 1, 1);
     bad.metadata.insert("a\0".to_owned(), json!(1));
-    let second = [put("a", 4), put("a", 6), delete("b", 7), Write::Put(Box::new(bad)), put("b", 6), delete("b", 6)];
+    let second = [put("a", 4), put("a", 6), deletion("b", 7), Write::Put(Box::new(bad)), put("b", 6), deletion("b", 6)];
     let written = store.write(&second).await.unwrap();
     assert_eq!(written[..3], [WriteOutcome::Stale, WriteOutcome::Indexed, WriteOutcome::Deleted]);
     assert!(
@@ -129,8 +126,8 @@ async fn every_write_has_its_own_outcome() {
         "{written:?}"
     );
     assert_eq!(written[4..], [WriteOutcome::Stale, WriteOutcome::Stale]);
-    assert_eq!(store.get("a").await.unwrap().unwrap().version, 6);
-    assert_eq!(store.get("b").await.unwrap(), None);
+    assert_eq!(store.get("a").await.unwrap().unwrap().revision(), Revision::Upsert(6));
+    assert_eq!(store.get("b").await.unwrap().unwrap().revision(), Revision::Deletion(7));
     assert_eq!(store.write(&[]).await.unwrap(), []);
 }
 
@@ -140,9 +137,9 @@ async fn a_document_is_read_as_it_was_written() {
     let mut expected = document("ein/bild \"ä\"?", 7, 3);
     store.write(&[Write::Put(Box::new(expected.clone()))]).await.unwrap();
     alias.refresh().await;
-    assert_eq!(store.list(None, 10).await.unwrap(), [expected.clone()]);
+    assert_eq!(live(store.list(None, 10).await.unwrap()), [expected.clone()]);
     expected.embedding = None;
-    assert_eq!(store.get(&expected.id).await.unwrap(), Some(expected));
+    assert_eq!(store.get(&expected.id).await.unwrap().and_then(Stored::live), Some(expected));
     assert_eq!(store.get("unknown").await.unwrap(), None);
 }
 
@@ -158,7 +155,7 @@ async fn pages_have_all_documents_in_the_order_of_ids() {
         if page.is_empty() {
             break;
         }
-        ids.extend(page.into_iter().map(|document| document.id));
+        ids.extend(live(page).into_iter().map(|document| document.id));
     }
     assert_eq!(ids, (0..25).map(|n| format!("d{n:02}")).collect::<Vec<_>>());
     assert_eq!(store.count().await.unwrap(), 25);
@@ -256,7 +253,7 @@ async fn filters_narrow_and_the_image_itself_is_left_out() {
 async fn a_block_or_a_missing_alias_blocks_the_writes_and_rejects_none() {
     let (alias, store) = Alias::created().await;
     let index = format!("{}-v1", alias.name);
-    let batch = [put("a", 1), delete("a", 2)];
+    let batch = [put("a", 1), deletion("a", 2)];
     for (block, cause) in [("read_only_allow_delete", Blocked::WriteBlock), ("write", Blocked::WriteBlock)] {
         let set = |value| json!({ "index": { "blocks": { block: value } } });
         request(Method::PUT, &format!("{index}/_settings"), Some(set(json!(true)))).await;
@@ -290,6 +287,26 @@ async fn a_block_or_a_missing_alias_blocks_the_writes_and_rejects_none() {
     assert!(matches!(store.get("a").await, Err(Error { kind: ErrorKind::Missing, .. })));
 }
 
+/// An image that is deleted in the index that takes the writes would still be found in the other one.
+#[tokio::test]
+async fn an_alias_of_several_indices_is_not_written_to() {
+    let (alias, store) = Alias::created().await;
+    assert!(store.check_writable(&model()).await.is_ok());
+    let (first, second) = (format!("{}-v1", alias.name), format!("{}-v0", alias.name));
+    let (_, created) = request(Method::GET, &first, None).await;
+    let body = json!({ "mappings": created[&first]["mappings"], "aliases": { &alias.name: {} } });
+    assert_eq!(request(Method::PUT, &second, Some(body)).await.0, 200);
+    let error = store.check_writable(&model()).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Mismatch { .. }), "{error:?}");
+    for part in [first.as_str(), second.as_str(), "remove all but one"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let (code, out, _) = mappings("status", &alias.address(), &[]);
+    assert_eq!(code, 1, "{out}");
+    request(Method::DELETE, &second, None).await;
+    assert!(store.check_writable(&model()).await.is_ok());
+}
+
 #[tokio::test]
 async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request() {
     const ONE: &str = r#"{"items":[{"index":{"status":201}}]}"#;
@@ -310,7 +327,7 @@ async fn an_answer_that_says_nothing_about_the_items_is_an_error_of_the_request(
     ] {
         let stub = ElasticsearchStub::start(move |_, _| Answer::Raw { status, body, missing }).await;
         let store = Store::open(&settings(stub.store())).unwrap();
-        let error = store.write(&[put("a", 1), delete("b", 1)]).await.unwrap_err();
+        let error = store.write(&[put("a", 1), deletion("b", 1)]).await.unwrap_err();
         let (class, part) = expected.split_once(": ").unwrap();
         assert!(format!("{:?}", error.kind).starts_with(class), "{status} {body}: {error:?}");
         assert!(error.to_string().contains(part), "{status} {body}: {error}");

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use imgdex::testing::store::{Store, Write, WriteOutcome};
 
-use super::{created, delete, document, integrity, model, open, search, vector};
+use super::{created, document, integrity, model, open, search, vector};
+use crate::support::documents::{deletion, live};
 use crate::support::poll;
 
 const BATCH: u64 = 20;
@@ -16,7 +17,7 @@ const FIRST: &str = "IMGDEX_TEST_EMBEDDED_FIRST";
 /// Batch `n`: new documents, and the deletion of one of the batch before.
 fn batch(n: u64) -> Vec<Write> {
     let new = (0..BATCH).map(|at| Write::Put(Box::new(document(&format!("{n:06}-{at:02}"), n + 1, 0.5))));
-    let old = n.checked_sub(1).map(|before| delete(&format!("{before:06}-00"), n + 1));
+    let old = n.checked_sub(1).map(|before| deletion(&format!("{before:06}-00"), n + 1));
     new.chain(old).collect()
 }
 
@@ -79,7 +80,7 @@ fn expected(n: u64) -> Vec<String> {
 }
 
 async fn all(store: &Store) -> Vec<String> {
-    let documents = store.list(None, usize::MAX).await.unwrap();
+    let documents = live(store.list(None, usize::MAX).await.unwrap());
     documents.into_iter().map(|document| document.id).collect()
 }
 

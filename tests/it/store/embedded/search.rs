@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use imgdex::testing::Embedding;
 use imgdex::testing::Mode;
+use imgdex::testing::now_ms;
 pub use imgdex::testing::store::Query;
 use imgdex::testing::store::{Document, Error, ErrorKind, Store, Target, Write};
 use strum::VariantArray;
 
-use super::{created, delete, document, open, vector};
+use super::{created, document, open, vector};
+use crate::support::documents::deletion;
 
 /// All documents, by their cosine.
 pub fn query(embedding: Embedding) -> Query {
@@ -137,7 +139,7 @@ async fn each_change_is_seen_by_the_next_search() {
         // The first row is deleted, the last takes its place, a third moves ahead, and a new one is added.
         let moved = Write::Put(Box::new(document("c", 2, 0.0)));
         let new = Write::Put(Box::new(document("e", 2, 0.1)));
-        writer.write(&[delete("a", 2), moved, new]).await.unwrap();
+        writer.write(&[deletion("a", 2), moved, new]).await.unwrap();
         assert_eq!(ids(&store, &all).await, ["c", "e", "b", "d"]);
         assert_eq!(ids(&store, &Query { target: Target::Id("e".to_owned()), ..all.clone() }).await, ["c", "b", "d"]);
         // A document that loses its vector is no hit, but stays.
@@ -145,9 +147,31 @@ async fn each_change_is_seen_by_the_next_search() {
         write(writer, [bare]).await;
         assert_eq!(ids(&store, &all).await, ["c", "e", "d"]);
         assert_eq!(store.count().await.unwrap(), 4);
-        writer.write(&["a", "b", "c", "d", "e"].map(|id| delete(id, 3))).await.unwrap();
+        writer.write(&["a", "b", "c", "d", "e"].map(|id| deletion(id, 3))).await.unwrap();
         assert!(ids(&store, &all).await.is_empty());
         // For the next writer.
-        rusqlite::Connection::open(&path).unwrap().execute_batch("DELETE FROM tombstones").unwrap();
+        assert_eq!(writer.purge_tombstones(now_ms()).await.unwrap(), 5);
     }
+}
+
+/// The tombstone by which it would have learned of the deletion is gone.
+#[tokio::test]
+async fn a_reader_that_is_behind_a_purge_reads_everything_again() {
+    let (store, path, _folder) = created().await;
+    let (other, all) = (open(&path), query(vector(0.0)));
+    write(&other, ["a", "b", "c"].map(|id| document(id, 1, 0.5))).await;
+    assert_eq!(ids(&store, &all).await, ["a", "b", "c"]);
+    other.write(&[deletion("a", 2)]).await.unwrap();
+    assert_eq!(other.purge_tombstones(now_ms()).await.unwrap(), 1);
+    assert_eq!(ids(&store, &all).await, ["b", "c"]);
+
+    // One that is not behind goes on from where it was, and one that is behind twice.
+    write(&other, [document("d", 1, 0.5)]).await;
+    assert_eq!(ids(&store, &all).await, ["b", "c", "d"]);
+    for (id, version) in [("b", 2), ("c", 2)] {
+        other.write(&[deletion(id, version)]).await.unwrap();
+        assert_eq!(other.purge_tombstones(now_ms()).await.unwrap(), 1);
+    }
+    write(&other, [document("e", 1, 0.5)]).await;
+    assert_eq!(ids(&store, &all).await, ["d", "e"]);
 }
