@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("ingest", "clock message outcome pipeline sources"),
     ("transfer", "atomic_file embedding message sources store"),
     ("sources", "excerpt message"),
-    ("dead_letter", "broker message"),
+    ("dead_letter", "broker clock message"),
     ("footprint", "decode model"),
     ("pipeline", "clock decode embedder extract fetch indexer message metrics outcome store"),
     ("embedder", "decode embedding extract fetch metrics"),

@@ -179,6 +179,19 @@ fn references_on_standard_input_carry_ids_collections_and_metadata() {
     let ran = home.run_with_input(&["index", "-"], &delete).exits(0);
     assert_eq!(counts(&ran)["deleted"], 1);
     assert_eq!(ids(&[]), ["b", "c"]);
+    // Deleted at its version, so that the producer's next one is taken; what is not there needs no deletion.
+    let again = home.run_with_input(&["index", "-"], &delete).exits(0);
+    assert_eq!((&counts(&again)["deleted"], &counts(&again)["unchanged"]), (&json!(0), &json!(1)));
+    let versioned = |version: u64| json!({"id": "v", "url": url("grey.png"), "version": version}).to_string();
+    let delete = json!({"id": "v", "op": "delete"}).to_string();
+    let lines = [versioned(1), delete, versioned(1)].join("\n");
+    let ran = home.run_with_input(&["index", "-"], &lines).exits(0);
+    assert_eq!(
+        (&counts(&ran)["indexed"], &counts(&ran)["deleted"], &counts(&ran)["stale"]),
+        (&json!(1), &json!(1), &json!(1))
+    );
+    let ran = home.run_with_input(&["index", "-"], &versioned(2)).exits(0);
+    assert_eq!(counts(&ran)["indexed"], 1);
 }
 
 #[test]
@@ -264,6 +277,12 @@ fn settings_come_from_flag_environment_file_and_default() {
     check(("IMGDEX_PREFETCH", "many")).exits(64).says("IMGDEX_PREFETCH: invalid value 'many'");
     check(("IMGDEX_MAX_INFLIGHT_BYTES", "10")).exits(64).says("raise --max-inflight-bytes");
     check(("IMGDEX_AMQP", "http://host")).exits(64);
+    check(("IMGDEX_RETENTION", "1h"))
+        .exits(64)
+        .says("--retention 1h is too short: with --retry-delays up to 120 seconds");
+    check(("IMGDEX_RETENTION", "0s")).exits(64).says("a retention of zero");
+    check(("IMGDEX_RETENTION", "a month")).exits(64).says("expected a duration such as 30d");
+    check(("IMGDEX_RETRY_DELAYS", "5,864000")).exits(64).says("--retention 30days is too short");
     check(("IMGDEX_STORE", "http://user:pass@es.example/images")).exits(64).says("plain HTTP");
     std::fs::write(&file, "bulk_itmes = 7\n").unwrap();
     home.run(&["search", "x.png"]).exits(64).says("there is no setting `bulk_itmes`");
@@ -331,7 +350,9 @@ fn doctor_finds_what_is_missing() {
     assert!(found("memory")["detail"].as_str().unwrap().contains("a worker "));
     home.run(&["index", "--model", "stub", &home.photos()]).exits(0);
     let found = findings(&["--model", "stub"], 0);
-    assert!(found("store")["detail"].as_str().unwrap().ends_with("imgdex.db: 4 documents, stub"));
+    assert!(
+        found("store")["detail"].as_str().unwrap().ends_with("imgdex.db: 4 documents, 0 deletions remembered, stub")
+    );
 }
 
 #[test]

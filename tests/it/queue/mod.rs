@@ -2,6 +2,7 @@
 
 mod publish;
 mod receipts;
+mod versions;
 
 use imgdex::testing::broker::Error;
 use imgdex::testing::broker::Publisher;

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use imgdex::testing::Embedding;
 use imgdex::testing::broker::{Publisher, Refused};
 use imgdex::testing::now_ms;
+use imgdex::testing::store::{Store, Write};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::support::documents::{deletion, document};
+use crate::support::elasticsearch::{model, settings};
 use crate::support::process::{Finished, run};
 use crate::support::rabbit::{Rabbit, body};
 
@@ -109,7 +113,7 @@ async fn refused_lines_are_named_with_their_reasons_and_do_not_stop_the_rest() {
         "ftp://a.example/1.png",
         "http://",
         r#"{"url": "http://a.example/2.png", "op": "replace"}"#,
-        r#"{"id": "gone", "op": "delete"}"#,
+        r#"{"id": "gone", "op": "delete", "version": 8}"#,
         "http://a.example/3.png",
     ];
     std::fs::write(&list, lines.join("\n")).unwrap();
@@ -135,18 +139,57 @@ async fn refused_lines_are_named_with_their_reasons_and_do_not_stop_the_rest() {
     let references: Vec<Value> = messages.iter().map(|m| serde_json::from_slice(&m.data).unwrap()).collect();
     let versions: BTreeMap<_, _> = references.iter().map(|r| (r["id"].as_str(), r["version"].as_u64())).collect();
     assert_eq!(versions[&Some("one")], Some(7));
-    assert!(versions[&Some("gone")] > Some(7) && versions[&None] > versions[&Some("gone")], "{versions:?}");
+    assert_eq!(versions[&Some("gone")], Some(8));
+    assert!(versions[&None] > Some(8), "{versions:?}");
 }
 
+/// Deletions at the stored version: a producer may count 1, 2, 3, and the time would bar its later versions for ever.
 #[tokio::test]
-async fn the_command_deletes() {
+async fn the_command_deletes_at_the_stored_version() {
     let rabbit = Rabbit::new(&[1]).await;
-    let finished = publish(&rabbit, &["--delete", "http://a.example/1.png"], "").await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    let message = rabbit.take(&rabbit.queue).await.unwrap();
-    let reference: Value = serde_json::from_slice(&message.data).unwrap();
-    assert_eq!((&reference["op"], &reference["url"]), (&json!("delete"), &json!("http://a.example/1.png")));
-    assert!(reference["version"].is_u64(), "{reference}");
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("sqlite:{}", folder.path().join("store.db").display());
+    let store = Store::open(&settings(address.as_str())).unwrap();
+    let missing = publish(&rabbit, &["--delete", "http://a.example/1.png", "--store", &address], "").await;
+    assert_eq!(missing.code, Some(69), "{missing:?}");
+    assert!(
+        missing.stderr.contains("does not exist") && missing.stderr.contains("pass --store, or --version"),
+        "{missing:?}"
+    );
+
+    store.create(&model()).await.unwrap();
+    let vector = Embedding::normalize([[0.0; 511].as_slice(), &[1.0]].concat()).unwrap();
+    let mut known = document("known".to_owned(), vector);
+    known.version = 3;
+    store.write(&[Write::Put(Box::new(known)), deletion("gone", 4)]).await.unwrap();
+    let lines = [
+        json!({"id": "known"}),
+        json!({"id": "gone"}),
+        json!({"id": "unknown"}),
+        json!({"id": "unknown", "version": 9}),
+        json!({"url": "http://a.example/1.png"}),
+    ];
+    let lines = lines.map(|line| line.to_string()).join("\n");
+    let finished = publish(&rabbit, &["--delete", "-", "--store", &address], &lines).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), "2 accepted, 2 refused\n"), "{finished:?}");
+    for said in
+        ["deletion at version 3", "deleted already, at version 4", "does not know it, so there is nothing to delete"]
+    {
+        assert!(finished.stderr.contains(said), "{said}: {finished:?}");
+    }
+    let published = async |expected| {
+        let messages = rabbit.take_all(&rabbit.queue, expected).await;
+        let bodies = messages.iter().map(|message| serde_json::from_slice::<Value>(&message.data).unwrap());
+        bodies.map(|body| (body["id"].clone(), body["op"].clone(), body["version"].clone())).collect::<Vec<_>>()
+    };
+    let delete = json!("delete");
+    let expected = [(json!("known"), delete.clone(), json!(3)), (json!("unknown"), delete.clone(), json!(9))];
+    assert_eq!(published(2).await, expected);
+
+    // With a version no store is needed.
+    let flags = ["--delete", "--version", "12", "http://a.example/1.png", "--store", "sqlite:/nowhere/x.db"];
+    assert_eq!(publish(&rabbit, &flags, "").await.code, Some(0));
+    assert_eq!(published(1).await, [(Value::Null, delete, json!(12))]);
 }
 
 #[tokio::test]

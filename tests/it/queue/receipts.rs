@@ -8,6 +8,7 @@ use imgdex::testing::Metrics;
 use imgdex::testing::broker::Consumer;
 use imgdex::testing::broker::headers;
 use imgdex::testing::broker::{Cause, Receipt};
+use imgdex::testing::message;
 use imgdex::testing::now_ms;
 use imgdex::testing::{Outcome, Reason, Verdict};
 use lapin::BasicProperties;
@@ -21,7 +22,7 @@ use crate::support::rabbit::{Rabbit, body, header, number_header, text_header};
 use crate::support::scrape::Scrape;
 
 /// A consumer with its channels.
-struct Subject {
+pub(super) struct Subject {
     consumer: Consumer,
     metrics: Arc<Metrics>,
     gate: watch::Sender<bool>,
@@ -29,15 +30,17 @@ struct Subject {
 }
 
 impl Subject {
-    fn start(rabbit: &Rabbit, prefetch: u16, open: bool) -> Self {
+    pub(super) fn start(rabbit: &Rabbit, prefetch: u16, open: bool) -> Self {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());
         let (gate, opened) = watch::channel(open);
         let (connecting, connected) = watch::channel(Err("connecting".to_owned()));
-        let consumer = Consumer::start(rabbit.settings(), prefetch, opened, connecting, Arc::clone(&metrics));
+        let names_version = message::names_version;
+        let consumer =
+            Consumer::start(rabbit.settings(), prefetch, names_version, opened, connecting, Arc::clone(&metrics));
         Self { consumer, metrics, gate, connected }
     }
 
-    async fn next(&mut self) -> Receipt {
+    pub(super) async fn next(&mut self) -> Receipt {
         soon("a delivery", self.consumer.next()).await.unwrap()
     }
 
@@ -51,14 +54,14 @@ impl Subject {
         receipts
     }
 
-    fn scrape(&self) -> Scrape {
+    pub(super) fn scrape(&self) -> Scrape {
         let scrape = Scrape::of(&self.metrics);
         scrape.reconcile();
         scrape
     }
 
     /// Stops the consumer and waits for the end of the session. Returns the metrics.
-    async fn close(mut self) -> Scrape {
+    pub(super) async fn close(mut self) -> Scrape {
         self.consumer.stop();
         soon("the session's end", self.consumer.close()).await;
         let scrape = Scrape::of(&self.metrics);

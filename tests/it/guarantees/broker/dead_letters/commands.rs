@@ -3,6 +3,7 @@
 use imgdex::testing::broker::headers;
 use serde_json::{Value, json};
 
+use crate::support::documents::deletion;
 use crate::support::flow::Flow;
 use crate::support::process::{Finished, run};
 use crate::support::rabbit::{body, number_header, text_header};
@@ -87,6 +88,10 @@ async fn why_finds_an_image_in_every_state() {
     let dead = flow.why("missing-0", &[]).await;
     assert_eq!(dead.code, Some(0), "{dead:?}");
     assert!(dead.stdout.contains("dead-lettered (host_refused)") && dead.stdout.contains("answered 404"), "{dead:?}");
+    flow.alias.open().write(&[deletion("good-1", 6)]).await.unwrap();
+    let deleted = flow.why("good-1", &[]).await;
+    assert_eq!(deleted.code, Some(0), "{deleted:?}");
+    assert!(deleted.stdout.contains("deleted, version 6, Thu, 01 Jan 1970 00:00:00 GMT"), "{deleted:?}");
     let unknown = flow.why("unknown", &[]).await;
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
     assert!(unknown.stderr.contains("\"unknown\" is unknown"), "{unknown:?}");
