@@ -1,24 +1,21 @@
-//! Accounting for what a test publishes: each image must be at its newest version in the index, each broken message a dead
-//! letter with its reason.
+//! Accounting for what a test publishes: each image must be at its newest version in the index or the tombstone of its deletion,
+//! each broken message a dead letter with its reason.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use imgdex::testing::broker::headers;
 use lapin::message::Delivery;
-use reqwest::Method;
-use serde_json::{Value, json};
 
-use super::flow::Flow;
+use super::flow::{Flow, Found};
 use super::poll;
 use super::rabbit::{body, text_header};
 
 /// For all messages to be settled. A broker that was killed needs three minutes to repeat an unconfirmed move out of a
 /// retry queue.
-const TIMEOUT: Duration = Duration::from_mins(5);
-/// Documents in one search.
-const PAGE: usize = 1000;
+pub const TIMEOUT: Duration = Duration::from_mins(5);
 /// Differences that are shown.
 const SHOWN: usize = 50;
 
@@ -29,16 +26,18 @@ pub struct Ledger {
     images: BTreeMap<String, Newest>,
     /// The reason expected of each message that cannot become a document, by its body.
     broken: BTreeMap<String, &'static str>,
+    /// The same of messages whose dead letters the test replays. At the end none, one or several of each may be left.
+    replayed: BTreeMap<String, &'static str>,
     /// The reason of each dead letter, by the message's body.
     letters: BTreeMap<String, Vec<String>>,
 }
 
+#[derive(Clone)]
 struct Newest {
-    version: u64,
+    /// `None` if nothing but the receipt of its one message says it.
+    version: Option<u64>,
     /// `None` after a deletion.
     url: Option<String>,
-    /// Whether Elasticsearch has forgotten the version of this deletion.
-    forgotten: bool,
 }
 
 /// The state of all that was published.
@@ -46,10 +45,8 @@ struct Newest {
 pub struct Balance {
     /// Images at their newest version.
     pub current: u64,
-    /// Images that are deleted, as they should be.
+    /// Images whose newest is a deletion, each a tombstone at that version.
     pub deleted: u64,
-    /// Images that an older message brought back after Elasticsearch had forgotten the deletion.
-    pub revived: u64,
     /// Dead-lettered messages, by reason.
     pub dead: BTreeMap<String, u64>,
     /// Dead letters beyond the first of a message. A worker that ends between confirm and acknowledgement repeats it.
@@ -58,21 +55,26 @@ pub struct Balance {
     pub differences: Vec<String>,
 }
 
-/// A document of the index.
-struct Found {
-    version: u64,
-    url: String,
-}
-
 impl Ledger {
-    /// Records a message about an image; without a URL it is a deletion.
+    /// Records a message about an image; without a URL it is a deletion. The highest version is the newest, and of equal ones
+    /// the deletion. Said here once more, so that the program's own rule is not its own judge.
     pub fn image(&mut self, id: &str, version: u64, url: Option<&str>) {
-        let newest = Newest { version, url: url.map(ToOwned::to_owned), forgotten: false };
-        let known =
-            self.images.entry(id.to_owned()).or_insert_with(|| Newest { version: 0, url: None, forgotten: false });
-        if version >= known.version {
-            *known = newest;
+        let newest = Newest { version: Some(version), url: url.map(ToOwned::to_owned) };
+        let known = self.images.entry(id.to_owned()).or_insert_with(|| newest.clone());
+        let place = |newest: &Newest| (newest.version, newest.url.is_none());
+        match place(&newest).cmp(&place(known)) {
+            Ordering::Less => {}
+            Ordering::Equal => {
+                assert_eq!(newest.url, known.url, "{id}: which of two equal messages stands is not determined");
+            }
+            Ordering::Greater => *known = newest,
         }
+    }
+
+    /// Records the only message about an image that takes effect. Nothing in it says its version.
+    pub fn image_without_order(&mut self, id: &str, url: &str) {
+        let known = self.images.insert(id.to_owned(), Newest { version: None, url: Some(url.to_owned()) });
+        assert!(known.is_none(), "{id}: which of two messages without an order stands is not determined");
     }
 
     /// Records a message that must be dead-lettered.
@@ -80,10 +82,9 @@ impl Ledger {
         self.broken.insert(body.to_owned(), reason);
     }
 
-    /// Records a restart of Elasticsearch. It forgets the versions of deletions (mappings/README.md), so that an older message
-    /// that is delivered later may bring an image back.
-    pub fn deletions_forgotten(&mut self) {
-        self.images.values_mut().filter(|newest| newest.url.is_none()).for_each(|newest| newest.forgotten = true);
+    /// Records a message that must be dead-lettered, and whose dead letters the test replays.
+    pub fn replayed(&mut self, body: &str, reason: &'static str) {
+        self.replayed.insert(body.to_owned(), reason);
     }
 
     /// How many images and broken messages were published.
@@ -104,34 +105,39 @@ impl Ledger {
                     waiting => return Err(format!("{waiting} messages wait in {queue}")),
                 }
             }
-            self.record(&flow.rabbit.drain(&flow.rabbit.dead()).await);
-            let balance = self.compare(&documents(flow).await);
+            flow.rabbit.drain(&flow.rabbit.dead()).await.iter().for_each(|letter| self.letter(letter));
+            let balance = self.compare(&flow.stored().await);
             if balance.differences.is_empty() { Ok(balance) } else { Err(balance.to_string()) }
         })
         .await
     }
 
-    /// Records dead letters.
-    fn record(&mut self, letters: &[Delivery]) {
-        for letter in letters {
-            let reason = text_header(&letter.properties, headers::REASON).unwrap_or_default();
-            self.letters.entry(body(letter)).or_default().push(reason);
-        }
+    /// Records a dead letter.
+    pub fn letter(&mut self, letter: &Delivery) {
+        let reason = text_header(&letter.properties, headers::REASON).unwrap_or_default();
+        self.letters.entry(body(letter)).or_default().push(reason);
     }
 
-    fn compare(&self, documents: &BTreeMap<String, Found>) -> Balance {
+    fn compare(&self, stored: &BTreeMap<String, Found>) -> Balance {
         let mut balance = Balance::default();
-        let healthy = self.letters.iter().filter(|(body, _)| !self.broken.contains_key(*body));
-        let difference =
-            |(body, reasons): (&String, &Vec<String>)| format!("{body} is healthy, but was dead-lettered: {reasons:?}");
-        balance.differences.extend(healthy.map(difference));
-        let unknown = documents.keys().filter(|id| !self.images.contains_key(*id));
+        for (body, reasons) in self.letters.iter().filter(|(body, _)| !self.broken.contains_key(*body)) {
+            match self.replayed.get(body) {
+                Some(expected) if reasons.iter().all(|reason| reason == expected) => {
+                    balance.repeated += reasons.len() as u64;
+                }
+                Some(expected) => {
+                    balance.differences.push(format!("{body} is dead-lettered as {reasons:?}, not {expected}"));
+                }
+                None => balance.differences.push(format!("{body} is healthy, but was dead-lettered: {reasons:?}")),
+            }
+        }
+        let unknown = stored.keys().filter(|id| !self.images.contains_key(*id));
         balance.differences.extend(unknown.map(|id| format!("{id} was not published, but is in the index")));
         for (body, expected) in &self.broken {
             balance.count_broken(body, expected, self.letters.get(body).map_or(&[], Vec::as_slice));
         }
         for (id, newest) in &self.images {
-            balance.count_image(id, newest, documents.get(id));
+            balance.count_image(id, newest, stored.get(id));
         }
         balance
     }
@@ -150,57 +156,39 @@ impl Balance {
     }
 
     fn count_image(&mut self, id: &str, newest: &Newest, found: Option<&Found>) {
-        match (&newest.url, found) {
-            (Some(url), Some(found)) if found.version == newest.version && found.url == *url => self.current += 1,
-            (Some(_), Some(found)) => {
-                let (found_at, newest) = (found.version, newest.version);
-                self.differences.push(format!("{id} is at version {found_at} ({}), not {newest}", found.url));
+        match found {
+            Some(found) if found.url == newest.url && newest.version.is_none_or(|version| version == found.version) => {
+                match newest.url {
+                    Some(_) => self.current += 1,
+                    None => self.deleted += 1,
+                }
             }
-            (Some(url), None) => {
-                self.differences.push(format!("{id} version {} ({url}) is not in the index", newest.version));
+            Some(found) => {
+                let found = shown(Some(found.version), found.url.as_deref());
+                self.differences.push(format!("{id} is {found}, not {newest}"));
             }
-            (None, None) => self.deleted += 1,
-            (None, Some(found)) if newest.forgotten && found.version < newest.version => self.revived += 1,
-            (None, Some(found)) => {
-                let (found_at, deleted) = (found.version, newest.version);
-                self.differences.push(format!("{id} was deleted at version {deleted}, but is at {found_at}"));
-            }
+            None => self.differences.push(format!("{id} is not in the index, it should be {newest}")),
         }
+    }
+}
+
+fn shown(version: Option<u64>, url: Option<&str>) -> String {
+    let version = version.map_or("any version".to_owned(), |version| format!("version {version}"));
+    url.map_or_else(|| format!("deleted at {version}"), |url| format!("{url} at {version}"))
+}
+
+impl fmt::Display for Newest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self.version, self.url.as_deref()))
     }
 }
 
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { current, deleted, revived, dead, repeated, differences } = self;
+        let Self { current, deleted, dead, repeated, differences } = self;
         let dead_in_all: u64 = dead.values().sum();
-        write!(f, "{current} indexed, {deleted} deleted, {revived} revived, {dead_in_all} dead-lettered {dead:?}, ")?;
+        write!(f, "{current} indexed, {deleted} deleted, {dead_in_all} dead-lettered {dead:?}, ")?;
         write!(f, "{repeated} dead letters repeated, {} differences", differences.len())?;
         differences.iter().take(SHOWN).try_for_each(|difference| write!(f, "\n  {difference}"))
-    }
-}
-
-/// Every document, by id. Checks that `_id` is the id in the document, and that ids are unique.
-async fn documents(flow: &Flow) -> BTreeMap<String, Found> {
-    flow.alias.refresh().await;
-    let mut documents = BTreeMap::new();
-    loop {
-        let mut query = json!({"size": PAGE, "sort": ["id"], "_source": ["id", "version", "url"]});
-        if let Some((last, _)) = documents.last_key_value() {
-            query["search_after"] = json!([last]);
-        }
-        let (status, answer) = flow.alias.request(Method::POST, "/_search", Some(query)).await;
-        assert_eq!(status, 200, "{answer}");
-        let hits = answer["hits"]["hits"].as_array().unwrap();
-        for hit in hits {
-            let source = &hit["_source"];
-            let text = |value: &Value| value.as_str().unwrap().to_owned();
-            assert_eq!(hit["_id"], source["id"]);
-            let found = Found { version: source["version"].as_u64().unwrap(), url: text(&source["url"]) };
-            let id = text(&source["id"]);
-            assert!(documents.insert(id, found).is_none(), "two documents have the id {}", source["id"]);
-        }
-        if hits.len() < PAGE {
-            return documents;
-        }
     }
 }

@@ -75,6 +75,12 @@ impl Alias {
         request_at(&self.server, method, &format!("{}{path}", self.name), body).await
     }
 
+    /// Changes settings of the index.
+    pub(crate) async fn set(&self, settings: Value) {
+        let (status, answer) = self.request(reqwest::Method::PUT, "/_settings", Some(settings.clone())).await;
+        assert_eq!(status, 200, "{settings}: {answer}");
+    }
+
     /// Makes writes visible to searches.
     pub(crate) async fn refresh(&self) {
         let (status, answer) = self.request(reqwest::Method::POST, "/_refresh", None).await;

@@ -1,8 +1,11 @@
 //! What a worker needs: queues in a real RabbitMQ, an index in a real Elasticsearch, a web server of images.
 
+use std::collections::BTreeMap;
+
 use imgdex::testing::model::Manifest;
+use imgdex::testing::store::Revision;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::images::Images;
 use super::poll;
@@ -11,6 +14,24 @@ use super::proxy::Proxy;
 use super::rabbit::{self, Rabbit};
 use super::scrape::Scrape;
 use crate::support::elasticsearch::{self, Alias};
+
+/// Documents in one search.
+const PAGE: usize = 1000;
+/// The fields of a tombstone: it has no others.
+const TOMBSTONE: [&str; 4] = ["collection", "id", "indexed_at", "version"];
+
+/// What the index has under an id: an image, or without a URL the tombstone of a deleted one.
+pub struct Found {
+    pub version: u64,
+    pub url: Option<String>,
+}
+
+impl Found {
+    /// Whether it is a document or a deletion, and at which version.
+    pub fn revision(&self) -> Revision {
+        if self.url.is_some() { Revision::Upsert(self.version) } else { Revision::Deletion(self.version) }
+    }
+}
 
 /// Queues, index and web server of one test.
 pub struct Flow {
@@ -78,10 +99,10 @@ impl Flow {
         finished
     }
 
-    /// How many documents there are, after a refresh.
+    /// How many documents of images there are, after a refresh. Tombstones are none.
     pub async fn documents(&self) -> u64 {
         self.alias.refresh().await;
-        let (status, answer) = self.alias.request(Method::GET, "/_count", None).await;
+        let (status, answer) = self.alias.request(Method::POST, "/_count", Some(json!({"query": live()}))).await;
         assert_eq!(status, 200, "{answer}");
         answer["count"].as_u64().unwrap()
     }
@@ -121,11 +142,11 @@ impl Flow {
         ready
     }
 
-    /// Every document without its vector, by URL.
+    /// Every document of an image without its vector, by URL. Tombstones are none.
     pub async fn sources(&self) -> Vec<Value> {
         self.alias.refresh().await;
         let path = "/_search?size=10000&_source_excludes=image_vector";
-        let (status, answer) = self.alias.request(Method::GET, path, None).await;
+        let (status, answer) = self.alias.request(Method::POST, path, Some(json!({"query": live()}))).await;
         assert_eq!(status, 200, "{answer}");
         let hits = answer["hits"]["hits"].as_array().unwrap();
         let mut sources: Vec<_> = hits.iter().map(|hit| hit["_source"].clone()).collect();
@@ -138,6 +159,41 @@ impl Flow {
         self.sources().await.iter().map(|source| source["url"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Everything in the index by id, tombstones included. Checks that `_id` is the id in the document, that ids are unique,
+    /// that `_version` leaves a tombstone its place above the image of the same version, and that a tombstone is nothing else.
+    pub async fn stored(&self) -> BTreeMap<String, Found> {
+        self.alias.refresh().await;
+        let mut stored = BTreeMap::new();
+        loop {
+            let mut search =
+                json!({"size": PAGE, "sort": ["id"], "version": true, "_source": {"excludes": ["image_vector"]}});
+            if let Some((last, _)) = stored.last_key_value() {
+                search["search_after"] = json!([last]);
+            }
+            let (status, answer) = self.alias.request(Method::POST, "/_search", Some(search)).await;
+            assert_eq!(status, 200, "{answer}");
+            let hits = answer["hits"]["hits"].as_array().unwrap();
+            for hit in hits {
+                let source = &hit["_source"];
+                assert_eq!(hit["_id"], source["id"]);
+                let url = source.get("url").map(|url| url.as_str().unwrap().to_owned());
+                let found = Found { version: source["version"].as_u64().unwrap(), url };
+                assert_eq!(hit["_version"], found.version + u64::from(found.url.is_none()), "{hit}");
+                if found.url.is_none() {
+                    assert!(
+                        source.as_object().unwrap().keys().all(|field| TOMBSTONE.contains(&field.as_str())),
+                        "{hit}"
+                    );
+                }
+                let id = source["id"].as_str().unwrap().to_owned();
+                assert!(stored.insert(id, found).is_none(), "two documents have the id {}", source["id"]);
+            }
+            if hits.len() < PAGE {
+                return stored;
+            }
+        }
+    }
+
     /// Checks that all queues are empty, that of the dead letters included. To be called when no worker runs.
     pub async fn assert_all_queues_empty(&self) {
         for queue in self.rabbit.queues() {
@@ -145,6 +201,11 @@ impl Flow {
         }
         self.rabbit.assert_nothing_left().await;
     }
+}
+
+/// The query for documents of images.
+fn live() -> Value {
+    json!({"exists": {"field": "url"}})
 }
 
 /// Sorts URLs.

@@ -1,10 +1,13 @@
 //! A web server of images: the fixtures, some of them slow or broken.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use url::Url;
 
 use super::http::{Act, Request, WebHost, answer, send};
 
@@ -19,12 +22,15 @@ const PARTS: usize = 30;
 /// - `/held` no answer while images are held, then an image
 /// - `/late` 404 to the first request of a path, which asks to come back after the seconds in its third part, then an image
 /// - `/busy` 503 to the first request of a path, then an image
+/// - `/mended` 404 until the test mends the path, then an image
 /// - `/deadly` an image that ends a process with the stub model
 /// - `/reset` a broken connection to the first three requests of a path, then an image
 /// - `/page` HTML, `/text` text, `/half` half a JPEG, anything else 404
 pub struct Images {
     host: WebHost,
     released: watch::Sender<bool>,
+    /// How often each path was served since it was mended.
+    mended: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Images {
@@ -35,7 +41,9 @@ impl Images {
         let jpeg = fs::read(folder().join("baseline-444.jpg")).unwrap();
         let deadly = deadly();
         assert!(!files.is_empty());
-        let asked = std::sync::Mutex::new(std::collections::HashMap::<String, usize>::new());
+        let asked = Mutex::new(HashMap::<String, usize>::new());
+        let mended = Arc::<Mutex<HashMap<String, u64>>>::default();
+        let mending = Arc::clone(&mended);
         let host = WebHost::start(move |request: &Request| {
             let mut parts = request.target().trim_start_matches('/').split('/');
             let kind = parts.next().unwrap_or_default();
@@ -57,6 +65,10 @@ impl Images {
                 // More requests than one attempt makes.
                 "reset" if before() < 3 => vec![Act::Reset],
                 "good" | "late" | "busy" | "reset" => send("200 OK", "", image),
+                "mended" if let Some(served) = mending.lock().unwrap().get_mut(request.target()) => {
+                    *served += 1;
+                    send("200 OK", "", image)
+                }
                 "slow" => {
                     let start = answer("200 OK", &format!("Content-Length: {}\r\n", image.len()), b"");
                     let pieces = image.chunks(image.len().div_ceil(PARTS));
@@ -76,7 +88,7 @@ impl Images {
             }
         })
         .await;
-        Self { host, released }
+        Self { host, released, mended }
     }
 
     /// The port, to be allowed.
@@ -105,10 +117,24 @@ impl Images {
         self.host.requests().iter().map(|request| request.target().to_owned()).collect()
     }
 
+    /// Serves an image at this URL of the kind `mended` from now on.
+    pub fn mend(&self, url: &str) {
+        self.mended.lock().unwrap().entry(path(url)).or_default();
+    }
+
+    /// How often an image was served at a URL since it was mended.
+    pub fn served_since_mended(&self, url: &str) -> u64 {
+        self.mended.lock().unwrap().get(&path(url)).copied().unwrap_or_default()
+    }
+
     /// Serves what is held.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
+}
+
+fn path(url: &str) -> String {
+    Url::parse(url).unwrap().path().to_owned()
 }
 
 /// An image of the colour that ends a process with the stub model.

@@ -11,7 +11,7 @@ use lapin::options::{
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 use reqwest::{Method, Response};
 use serde_json::Value;
 
@@ -25,6 +25,60 @@ pub fn url() -> String {
 
 async fn connect(url: &str) -> Connection {
     Connection::connect(url, ConnectionProperties::default()).await.unwrap()
+}
+
+/// Another client than the program, on a connection of its own. It chooses its properties.
+pub struct Client {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Client {
+    /// Publishes to a queue, and waits until the broker has confirmed every message.
+    pub async fn publish(
+        &self,
+        queue: &str,
+        messages: impl Iterator<Item = (Vec<u8>, BasicProperties)>,
+    ) -> Result<(), String> {
+        let text = |error: lapin::Error| error.to_string();
+        let mut sent = Vec::new();
+        for (body, properties) in messages {
+            sent.push(send(&self.channel, queue, &body, properties).await.map_err(text)?);
+        }
+        for confirm in sent {
+            match confirm.await.map_err(text)? {
+                Confirmation::Ack(None) => {}
+                other => return Err(format!("{queue} took no message: {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all ready messages out of a queue. Those that were handed over may come again when there is an error.
+    pub async fn take(&self, queue: &str, mut taken: impl FnMut(Delivery)) -> lapin::Result<()> {
+        while let Some(message) = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await? {
+            let acker = message.delivery.acker.clone();
+            taken(message.delivery);
+            acker.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        let _ = self.connection.close(200, "done".into()).await;
+    }
+}
+
+/// Publishes to a queue through the default exchange.
+async fn send(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<PublisherConfirm> {
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    channel.basic_publish("".into(), queue.into(), options, body, properties.with_delivery_mode(2)).await
 }
 
 /// An exchange and its queues, deleted when the test ends, and a connection beside the code under test.
@@ -128,13 +182,19 @@ impl Rabbit {
         self.connection = connect(&self.url).await;
     }
 
+    /// A client with a connection of its own, which fails when the broker ends.
+    pub async fn client(&self) -> lapin::Result<Client> {
+        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Client { connection, channel })
+    }
+
     /// Publishes to the work queue through the default exchange.
     pub async fn publish_with(&self, body: &[u8], properties: BasicProperties) {
         let channel = self.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let properties = properties.with_delivery_mode(2);
-        let confirm = channel.basic_publish("".into(), self.queue.as_str().into(), options, body, properties).await;
+        let confirm = send(&channel, &self.queue, body, properties).await;
         assert_eq!(confirm.unwrap().await.unwrap(), Confirmation::Ack(None), "{} took no message", self.queue);
         channel.close(200, "done".into()).await.unwrap();
     }

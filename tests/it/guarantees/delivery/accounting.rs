@@ -95,10 +95,11 @@ async fn every_message_becomes_a_document_or_a_dead_letter_with_its_reason() {
 }
 
 /// The documented metrics of a worker, with their labels. `search_*` belong to the search service.
-const METRICS: [(&str, &[&str]); 16] = [
+const METRICS: [(&str, &[&str]); 17] = [
     ("build_info", &["kernel", "model", "version"]),
     ("messages_received_total", &[]),
     ("messages_total", &["outcome"]),
+    ("messages_without_order_total", &[]),
     ("dead_letters_total", &["reason"]),
     ("retries_total", &["cause"]),
     ("inflight_messages", &[]),

@@ -1,77 +1,124 @@
-//! Guarantees 2 and 3: one image is one document, and its highest version stays, in any order of delivery.
+//! Guarantees 2 and 3: one image is one document, its highest version stays, and of equal versions the deletion, in any order of
+//! delivery.
 
 use std::collections::BTreeMap;
 
-use imgdex::testing::Failure;
-use imgdex::testing::Verdict;
-use imgdex::testing::fetch;
+use imgdex::testing::store::Revision;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::flow::Flow;
-use crate::support::process::run;
+use crate::support::elasticsearch::Alias;
+use crate::support::flow::{Flow, Found};
+use crate::support::poll;
+use crate::support::process::{Worker, run};
+use crate::support::rabbit;
 use crate::support::report::{report, scaled};
+use crate::support::service::Service;
 
-/// The versions of each image. Its deletion is between two of them or above all.
+/// The versions of each image. It is deleted between two of them, at one of them, or above all.
 const UPSERTS: [u64; 5] = [10, 20, 30, 40, 50];
 const NEWEST: u64 = 50;
+
+/// A message about an image.
+#[derive(Clone)]
+struct Message {
+    id: String,
+    url: String,
+    revision: Revision,
+}
+
+impl Message {
+    fn line(&self) -> String {
+        match self.revision {
+            Revision::Upsert(version) => line(&self.id, &self.url, "upsert", version),
+            Revision::Deletion(version) => line(&self.id, &self.url, "delete", version),
+        }
+    }
+}
 
 fn line(id: &str, url: &str, op: &str, version: u64) -> String {
     json!({"id": id, "url": url, "op": op, "version": version}).to_string()
 }
 
-/// The messages about image `n`. Every second image ends deleted.
-fn messages_about(flow: &Flow, n: usize) -> Vec<String> {
-    let (id, url) = (id(n), flow.images.url(&format!("/good/{n}")));
-    let deleted = if ends_deleted(n) { NEWEST + 5 } else { UPSERTS[n / 2 % UPSERTS.len()] - 5 };
-    let upserts = UPSERTS.map(|version| line(&id, &url, "upsert", version));
-    upserts.into_iter().chain([line(&id, &url, "delete", deleted)]).collect()
+/// The messages about image `n`: each of its versions once, and a deletion in one of five places.
+fn messages_about(flow: &Flow, n: usize) -> Vec<Message> {
+    let one_of_them = UPSERTS[n / 5 % UPSERTS.len()];
+    let deleted = [NEWEST + 5, NEWEST, one_of_them, one_of_them - 5, 0][n % 5];
+    let revisions = UPSERTS.map(Revision::Upsert).into_iter().chain([Revision::Deletion(deleted)]);
+    let (id, url) = (format!("image-{n}"), flow.images.url(&format!("/good/{n}")));
+    revisions.map(|revision| Message { id: id.clone(), url: url.clone(), revision }).collect()
 }
 
-fn id(n: usize) -> String {
-    format!("image-{n}")
-}
-
-fn ends_deleted(n: usize) -> bool {
-    n.is_multiple_of(2)
-}
-
-#[tokio::test]
-async fn the_highest_version_stays_in_any_order() {
-    let flow = Flow::start().await;
-    let (count, seed) = (scaled(30, 300), fastrand::u64(..));
+/// The messages about this many images, in the order of the seed.
+fn shuffled(flow: &Flow, count: usize, seed: u64) -> Vec<Message> {
     println!("seed {seed}");
-    let mut messages: Vec<_> = (0..count).flat_map(|n| messages_about(&flow, n)).collect();
+    let mut messages: Vec<_> = (0..count).flat_map(|n| messages_about(flow, n)).collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut messages);
+    messages
+}
 
-    // Small batches, so that the messages about one image are spread over all workers.
+/// What stands under each id when all these messages are done: the rule, applied to one after the other.
+fn outcome(messages: &[Message]) -> BTreeMap<String, Revision> {
+    let mut outcome = BTreeMap::new();
+    for Message { id, revision, .. } in messages {
+        let stands = outcome.entry(id.clone()).or_insert(*revision);
+        if revision.replaces(*stands) {
+            *stands = *revision;
+        }
+    }
+    outcome
+}
+
+/// What the index has under each id.
+async fn revisions(flow: &Flow) -> BTreeMap<String, Revision> {
+    flow.stored().await.into_iter().map(|(id, found)| (id, found.revision())).collect()
+}
+
+fn deleted(outcome: &BTreeMap<String, Revision>) -> usize {
+    outcome.values().filter(|revision| matches!(revision, Revision::Deletion(_))).count()
+}
+
+async fn publish(flow: &Flow, messages: &[Message]) {
+    flow.publish(&messages.iter().map(Message::line).collect::<Vec<_>>(), &[]).await;
+}
+
+/// Workers with small batches, so that the messages about one image are spread over all of them.
+async fn workers(flow: &Flow) -> Vec<Worker> {
     let mut workers = Vec::new();
     for _ in 0..4 {
         let worker = flow.worker_with(&["--model", "stub", "--prefetch", "16", "--bulk-items", "4"]).await;
         worker.until_ready().await;
         workers.push(worker);
     }
-    flow.publish(&messages, &[]).await;
+    workers
+}
+
+/// The sum of a metric over workers that have nothing to do.
+async fn settled(flow: &Flow, workers: &[Worker], outcomes: &[&str]) -> u64 {
+    let mut sum = 0;
+    for worker in workers {
+        let scrape = flow.until_settled(worker).await;
+        assert_eq!(scrape.outcome("dead"), 0);
+        sum += outcomes.iter().map(|outcome| scrape.outcome(outcome)).sum::<u64>();
+    }
+    sum
+}
+
+#[tokio::test]
+async fn the_highest_version_stays_in_any_order() {
+    let flow = Flow::start().await;
+    let (count, seed) = (scaled(30, 300), fastrand::u64(..));
+    let messages = shuffled(&flow, count, seed);
+    let mut workers = workers(&flow).await;
+    publish(&flow, &messages).await;
     // One worker is killed: its messages are redelivered after newer ones.
     let mut killed = workers.pop().unwrap();
     killed.until("messages settled", 1, |scrape| scrape.value("messages_total", &[]).min(1)).await;
     killed.kill();
 
-    let (mut settled, mut stale) = (0, 0);
-    for worker in &workers {
-        let scrape = flow.until_settled(worker).await;
-        settled += scrape.value("messages_total", &[]);
-        stale += scrape.outcome("stale");
-        assert_eq!(scrape.outcome("dead"), 0);
-    }
-    let versions: BTreeMap<_, _> = flow
-        .sources()
-        .await
-        .iter()
-        .map(|source| (source["id"].as_str().unwrap().to_owned(), source["version"].as_u64().unwrap()))
-        .collect();
-    let expected = (0..count).filter(|&n| !ends_deleted(n)).map(|n| (id(n), NEWEST)).collect();
-    assert_eq!(versions, expected);
+    let stale = settled(&flow, &workers, &["stale", "stale_deletion"]).await;
+    let stands = outcome(&messages);
+    assert_eq!(revisions(&flow).await, stands);
     for mut worker in workers {
         assert_eq!(worker.terminate().await, Some(0));
     }
@@ -79,11 +126,83 @@ async fn the_highest_version_stays_in_any_order() {
     report(
         3,
         format!(
-            "{count} ids, {} messages in the order of seed {seed} over 4 workers of which 1 was killed ({settled} settled by \
-             the others, {stale} stale): {} at their highest version, {} deleted",
+            "{count} ids, {} messages in the order of seed {seed} over 4 workers of which 1 was killed ({stale} stale): \
+             all as the rule says, {} of them deleted",
             messages.len(),
-            versions.len(),
-            count - versions.len()
+            deleted(&stands)
+        ),
+    );
+}
+
+/// Waits until Elasticsearch has forgotten the versions of everything that it has itself deleted up to now: a document that it
+/// deletes here can be written at a lower version than that of its deletion.
+async fn until_deletions_are_forgotten(alias: &Alias) {
+    let control = async |method: Method, version: u64, expected: &[u16]| {
+        let path = format!("/_doc/control?version={version}&version_type=external");
+        let document = json!({"id": "control", "collection": "control", "version": version, "indexed_at": 0});
+        let document = (method == Method::PUT).then_some(document);
+        let (status, answer) = alias.request(method, &path, document).await;
+        assert!(expected.contains(&status), "{answer}");
+        status
+    };
+    control(Method::PUT, 2, &[201]).await;
+    control(Method::DELETE, 3, &[200]).await;
+    poll::until_equal("a write of a lower version", 201, async || control(Method::PUT, 1, &[201, 409]).await).await;
+    control(Method::DELETE, 4, &[200]).await;
+}
+
+#[tokio::test]
+async fn deletions_outlive_what_elasticsearch_remembers_of_its_own() {
+    let service = Service::elasticsearch().await;
+    let flow = Flow::at(&rabbit::url(), service.url()).await;
+    flow.create_index("stub").await;
+    flow.alias.set(json!({"index.gc_deletes": "1s"})).await;
+    let (count, seed) = (scaled(40, 300), fastrand::u64(..));
+    let messages = shuffled(&flow, count, seed);
+    let workers = workers(&flow).await;
+    publish(&flow, &messages).await;
+    let before_the_kill = async || {
+        let mut settled = 0;
+        for worker in &workers {
+            settled += worker.scrape().await.value("messages_total", &[]);
+        }
+        settled
+    };
+    // In the middle of deletions, equal versions and everything else.
+    poll::at_once("a third of the messages settled", async || before_the_kill().await >= messages.len() as u64 / 3)
+        .await;
+    service.kill();
+    let before_the_kill = before_the_kill().await;
+    assert!(before_the_kill < messages.len() as u64, "nothing was left for after the kill");
+    service.start().await;
+
+    settled(&flow, &workers, &[]).await;
+    let stands = outcome(&messages);
+    assert_eq!(revisions(&flow).await, stands);
+
+    // Elasticsearch remembers none of its own deletions any more, and what is older than each image arrives once more.
+    until_deletions_are_forgotten(&flow.alias).await;
+    let is_old = |message: &&Message| {
+        matches!(message.revision, Revision::Upsert(_)) && !message.revision.replaces(stands[&message.id])
+    };
+    let late: Vec<_> = messages.iter().filter(is_old).cloned().collect();
+    let stale_before = settled(&flow, &workers, &["stale"]).await;
+    publish(&flow, &late).await;
+    let stale = settled(&flow, &workers, &["stale"]).await - stale_before;
+    assert_eq!(revisions(&flow).await, stands);
+    assert_eq!(stale, late.len() as u64);
+    for mut worker in workers {
+        assert_eq!(worker.terminate().await, Some(0));
+    }
+    flow.assert_all_queues_empty().await;
+    report(
+        3,
+        format!(
+            "{count} ids, {} messages in the order of seed {seed} over 4 workers, gc_deletes 1 s, Elasticsearch killed when \
+             {before_the_kill} were settled: all as the rule says, {} of them deleted; of {} older upserts after that all stale",
+            messages.len(),
+            deleted(&stands),
+            late.len(),
         ),
     );
 }
@@ -119,32 +238,6 @@ async fn a_deleted_image_does_not_come_back_from_a_retry_queue() {
     report(3, "2 deletions overtook upserts that waited for a retry; neither image came back");
 }
 
-/// The longest time of a message in retry queues by default: each of its attempts in each of the queues.
-async fn longest_wait_seconds() -> u64 {
-    let failure = Failure::Embed(fetch::Error::Status { host: String::new(), status: 503, retry_after: None }.into());
-    let Verdict::Retry { budget, .. } = failure.verdict() else { panic!("503 should be retried") };
-    let shown = run(&["config", "show", "--output", "ndjson"], "").await;
-    let settings = shown.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let delays = settings.into_iter().find(|setting| setting["setting"] == "retry_delays").unwrap();
-    let delays = delays["value"].as_str().unwrap().split(',').map(|seconds| seconds.parse::<u64>().unwrap());
-    delays.sum::<u64>() * u64::from(budget)
-}
-
-#[tokio::test]
-async fn deletions_are_remembered_for_longer_than_a_message_can_wait() {
-    let flow = Flow::start().await;
-    let (status, settings) = flow.alias.request(Method::GET, "/_settings?flat_settings=true", None).await;
-    assert_eq!(status, 200, "{settings}");
-    let indices: Vec<_> = settings.as_object().unwrap().values().collect();
-    let [index] = indices[..] else { panic!("one index expected: {settings}") };
-    let remembered = index["settings"]["index.gc_deletes"].as_str().unwrap();
-    let hours: u64 =
-        remembered.strip_suffix('h').unwrap_or_else(|| panic!("{remembered} is not in hours")).parse().unwrap();
-    let (remembered, wait) = (hours * 3600, longest_wait_seconds().await);
-    assert!(remembered >= 2 * wait, "deletions are remembered for {remembered} s, a message may wait for {wait} s");
-    report(3, format!("deletions are remembered for {remembered} s; retry queues hold a message for at most {wait} s"));
-}
-
 #[tokio::test]
 async fn publishing_twice_gives_one_document() {
     let flow = Flow::start().await;
@@ -169,7 +262,7 @@ async fn a_deletion_deletes_and_older_versions_stay_deleted() {
     assert_eq!(flow.documents().await, 2);
 
     flow.publish(&[versioned("delete", 4)], &[]).await;
-    worker.until("stale messages", 1, |scrape| scrape.outcome("stale")).await;
+    worker.until("stale deletions", 1, |scrape| scrape.outcome("stale_deletion")).await;
     assert_eq!(flow.documents().await, 2);
 
     flow.publish(&[versioned("delete", 6)], &[]).await;
@@ -177,16 +270,52 @@ async fn a_deletion_deletes_and_older_versions_stay_deleted() {
     assert_eq!(flow.indexed_urls().await, [kept.as_str()]);
 
     flow.publish(&[versioned("upsert", 5)], &[]).await;
-    worker.until("stale messages", 2, |scrape| scrape.outcome("stale")).await;
+    worker.until("stale messages", 1, |scrape| scrape.outcome("stale")).await;
     assert_eq!(flow.indexed_urls().await, [kept.as_str()]);
 
     flow.publish(&[versioned("upsert", 7)], &[]).await;
     worker.until("messages indexed", 3, |scrape| scrape.outcome("indexed")).await;
     assert_eq!(flow.indexed_urls().await, [kept.clone(), gone.clone()]);
 
-    // Deletions by URL, one of them of an image that is not indexed.
-    flow.publish(&[kept, flow.images.url("/good/2")], &["--delete"]).await;
-    worker.until("messages deleted", 3, |scrape| scrape.outcome("deleted")).await;
-    assert_eq!(flow.indexed_urls().await, [gone]);
+    // Of equal versions the deletion stands, whichever comes last.
+    flow.publish(&[versioned("delete", 7)], &[]).await;
+    worker.until("messages deleted", 2, |scrape| scrape.outcome("deleted")).await;
+    flow.publish(&[versioned("upsert", 7)], &[]).await;
+    worker.until("stale messages", 2, |scrape| scrape.outcome("stale")).await;
+    assert_eq!(flow.indexed_urls().await, [kept.as_str()]);
     assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0);
+}
+
+#[tokio::test]
+async fn a_deletion_by_url_is_at_the_stored_version() {
+    let flow = Flow::start().await;
+    let worker = flow.worker().await;
+    let [kept, gone, unknown] = [0, 1, 2].map(|n| flow.images.url(&format!("/good/{n}")));
+    let versioned = |url: &str, version: u64| json!({"url": url, "version": version}).to_string();
+    flow.publish(&[versioned(&kept, 5), versioned(&gone, 5)], &[]).await;
+    worker.until("messages indexed", 2, |scrape| scrape.outcome("indexed")).await;
+
+    flow.publish(std::slice::from_ref(&gone), &["--delete", "--store", &flow.store]).await;
+    worker.until("messages deleted", 1, |scrape| scrape.outcome("deleted")).await;
+    assert_eq!(flow.indexed_urls().await, [kept.as_str()]);
+    // A deletion at the time of the clock would bar the next version of a producer who counts 1, 2, 3.
+    flow.publish(&[versioned(&gone, 5)], &[]).await;
+    worker.until("stale messages", 1, |scrape| scrape.outcome("stale")).await;
+    flow.publish(&[versioned(&gone, 6)], &[]).await;
+    worker.until("messages indexed", 3, |scrape| scrape.outcome("indexed")).await;
+    assert_eq!(flow.indexed_urls().await, [kept.as_str(), &gone]);
+
+    // What is not stored has no version.
+    let delete = ["publish", "--delete", "--store", &flow.store, &unknown].map(ToOwned::to_owned);
+    let refused = run(&delete.into_iter().chain(flow.rabbit.flags()).collect::<Vec<_>>(), "").await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), "0 accepted, 1 refused\n"), "{refused:?}");
+    assert_eq!(flow.stored().await.len(), 2);
+    // Unless the command says one: an upsert may be on its way.
+    flow.publish(std::slice::from_ref(&unknown), &["--delete", "--version", "7"]).await;
+    worker.until("messages deleted", 2, |scrape| scrape.outcome("deleted")).await;
+    flow.publish(&[versioned(&unknown, 7)], &[]).await;
+    worker.until("stale messages", 2, |scrape| scrape.outcome("stale")).await;
+    assert_eq!(flow.indexed_urls().await, [kept, gone]);
+    let tombstone = |found: &&Found| found.url.is_none();
+    assert_eq!(flow.stored().await.values().filter(tombstone).map(|found| found.version).collect::<Vec<_>>(), [7]);
 }
