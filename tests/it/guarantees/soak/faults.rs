@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::plan::{End, Event, StoreFault};
-use crate::support::accounting::Ledger;
 use crate::support::flow::Flow;
 use crate::support::process::Worker;
 use crate::support::proxy::{Handling, Proxy};
@@ -23,6 +21,8 @@ const FLAGS: [&str; 4] = ["--model", "stub", "--drain-deadline", "1"];
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(250);
 /// No fault begins in this time before the end.
 const TAIL: Duration = Duration::from_secs(10);
+/// For a deletion to come by, before Elasticsearch ends. There may be no broker to deliver one.
+const CATCH: Duration = Duration::from_secs(5);
 
 /// The duration of a run, and its faults so far.
 pub struct Log {
@@ -44,7 +44,7 @@ impl Log {
     }
 
     /// The moment after this pause; `None` where a fault would be too late.
-    fn after(&self, pause: Duration) -> Option<Instant> {
+    pub fn after(&self, pause: Duration) -> Option<Instant> {
         Some(Instant::now() + pause).filter(|at| *at + TAIL < self.until)
     }
 
@@ -52,7 +52,11 @@ impl Log {
     fn note<F: Display>(&self, process: &str, Event { fault, lasts, .. }: &Event<F>) {
         let (now, lasts) = (self.begun.elapsed().as_secs_f64(), lasts.as_secs_f64());
         println!("{now:7.1} s  {process} {fault} for {lasts:.1} s");
-        *self.counts.borrow_mut().entry(format!("{process} {fault}")).or_default() += 1;
+        self.count(format!("{process} {fault}"));
+    }
+
+    fn count(&self, what: String) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
     }
 }
 
@@ -177,7 +181,9 @@ pub async fn broker(events: &[Event<End>], log: &Log, broker: &Service) {
         let Some(at) = log.after(event.pause) else { break };
         sleep_until(at).await;
         log.note("RabbitMQ", event);
-        restart(broker, event.fault, event.lasts).await;
+        end_of(broker, event.fault).await;
+        sleep(event.lasts).await;
+        broker.start().await;
     }
 }
 
@@ -186,7 +192,6 @@ pub struct StoreFaults<'a> {
     pub server: &'a Service,
     pub proxy: &'a Proxy,
     pub flow: &'a Flow,
-    pub ledger: &'a RefCell<Ledger>,
 }
 
 impl StoreFaults<'_> {
@@ -196,8 +201,21 @@ impl StoreFaults<'_> {
             let Some(at) = log.after(event.pause) else { break };
             sleep_until(at).await;
             log.note("Elasticsearch", event);
+            if let StoreFault::Restarted(_) = event.fault
+                && self.catch_a_deletion().await
+            {
+                log.count(format!("Elasticsearch {} with a deletion unanswered", event.fault));
+            }
             self.inject(event.fault, event.lasts).await;
         }
+    }
+
+    /// Waits until Elasticsearch has written a deletion, and holds its answer. Whether one came by.
+    async fn catch_a_deletion(&self) -> bool {
+        self.proxy.script(|request| {
+            if request.is_bulk() && deletes(&request.body) { Handling::HoldAnswer } else { Handling::Forward }
+        });
+        timeout(CATCH, self.proxy.until_held()).await.is_ok()
     }
 
     async fn inject(&self, fault: StoreFault, lasts: Duration) {
@@ -207,11 +225,14 @@ impl StoreFaults<'_> {
                 if let End::Killed = end {
                     self.proxy.down();
                 }
-                restart(self.server, end, lasts).await;
+                end_of(self.server, end).await;
+                self.proxy.handle_bulks(Handling::Forward);
+                self.proxy.drop_held();
+                sleep(lasts).await;
+                self.server.start().await;
                 if let End::Killed = end {
                     self.proxy.up();
                 }
-                self.ledger.borrow_mut().deletions_forgotten();
             }
             StoreFault::Blocked(block) => {
                 self.set(block, json!(true)).await;
@@ -231,17 +252,19 @@ impl StoreFaults<'_> {
     }
 
     async fn set(&self, block: &str, value: Value) {
-        let settings = json!({format!("index.blocks.{block}"): value});
-        let (status, answer) = self.flow.alias.request(Method::PUT, "/_settings", Some(settings)).await;
-        assert_eq!(status, 200, "{block}: {answer}");
+        self.flow.alias.set(json!({format!("index.blocks.{block}"): value})).await;
     }
 }
 
-async fn restart(service: &Service, end: End, lasts: Duration) {
+/// Whether a bulk request has a tombstone in it: a document without a URL.
+fn deletes(body: &[u8]) -> bool {
+    let documents = body.split(|byte| *byte == b'\n').skip(1).step_by(2).filter(|line| !line.is_empty());
+    documents.map(|line| serde_json::from_slice::<Value>(line).unwrap()).any(|document| document.get("url").is_none())
+}
+
+async fn end_of(service: &Service, end: End) {
     match end {
         End::Killed => service.kill(),
         End::Stopped => service.stop().await,
     }
-    sleep(lasts).await;
-    service.start().await;
 }

@@ -53,6 +53,8 @@ pub struct Plan {
     pub store: Vec<Event<StoreFault>>,
     /// Draws what is published.
     pub load: Rng,
+    /// Draws when old letters are replayed.
+    pub replays: Rng,
 }
 
 impl Plan {
@@ -76,6 +78,7 @@ impl Plan {
             broker: events(rng.fork(), length, &ends, &BROKER),
             store: events(rng.fork(), length, &store, &STORE),
             load: rng.fork(),
+            replays: rng.fork(),
         }
     }
 }
