@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 /// Settings that may also be read from the file that `..._FILE` names.
 const SECRETS: [&str; 3] = ["IMGDEX_AMQP", "IMGDEX_ES_API_KEY", "IMGDEX_STORE"];
 /// The commands that deploy/ starts.
-const COMMANDS: [&[&str]; 3] = [&["worker"], &["mappings", "apply"], &["model", "fetch"]];
+const COMMANDS: [&[&str]; 4] = [&["worker"], &["mappings", "apply"], &["mappings", "prune"], &["model", "fetch"]];
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -109,7 +109,7 @@ fn probes_and_scrapes_use_a_port_that_the_worker_opens() {
 
 #[test]
 fn pods_are_confined() {
-    for name in ["kubernetes/worker.yaml", "kubernetes/setup.yaml"] {
+    for name in ["kubernetes/worker.yaml", "kubernetes/setup.yaml", "kubernetes/prune.yaml"] {
         let text = fs::read_to_string(deploy().join(name)).unwrap();
         for line in [
             "automountServiceAccountToken: false",
