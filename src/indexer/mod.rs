@@ -67,8 +67,7 @@ impl Indexer {
     /// # Errors
     /// [`Error::Lookup`].
     pub async fn stored_version(&self, id: &str) -> Result<Option<u64>, Error> {
-        let stored = self.store.get(id).await.map_err(Error::Lookup)?;
-        Ok(stored.and_then(Stored::live).map(|document| document.version))
+        Ok(self.live(id).await?.map(|document| document.version))
     }
 
     /// Whether the stored document has this content already, and the reference's collection, metadata and URL.
@@ -76,8 +75,7 @@ impl Indexer {
     /// # Errors
     /// [`Error::Lookup`].
     pub async fn is_unchanged(&self, reference: &ImageReference, content_sha256: &str) -> Result<bool, Error> {
-        let stored = self.store.get(&reference.id).await.map_err(Error::Lookup)?.and_then(Stored::live);
-        Ok(stored.is_some_and(|document| {
+        Ok(self.live(&reference.id).await?.is_some_and(|document| {
             document.content_sha256 == content_sha256
                 && document.collection == reference.collection
                 && document.metadata == reference.metadata
@@ -90,6 +88,10 @@ impl Indexer {
         drop(self.pending);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    async fn live(&self, id: &str) -> Result<Option<Document>, Error> {
+        Ok(self.store.get(id).await.map_err(Error::Lookup)?.and_then(Stored::live))
     }
 
     async fn write(&self, write: Write) -> Result<Outcome, Error> {

@@ -99,13 +99,12 @@ impl History {
 pub(super) fn published_ms(properties: &BasicProperties) -> Option<u64> {
     /// In the year 5138.
     const LAST_SECOND: u64 = 100_000_000_000;
+    let known = |time: &u64| *time > 0;
     let headers = properties.headers().as_ref();
-    let stamped = headers.and_then(|headers| number(headers.inner().get(TIMESTAMP_IN_MS)?));
-    let seconds_or_less = || properties.timestamp().filter(|time| *time > 0);
-    let mut time = match stamped.filter(|time| *time > 0) {
-        Some(stamped) => stamped,
-        None => seconds_or_less().map(|time| if time < LAST_SECOND { time * 1000 } else { time })?,
-    };
+    let by_broker = headers.and_then(|headers| number(headers.inner().get(TIMESTAMP_IN_MS)?)).filter(known);
+    let by_producer = properties.timestamp().filter(known);
+    let by_producer = by_producer.map(|time| if time < LAST_SECOND { time * 1000 } else { time });
+    let mut time = by_broker.or(by_producer)?;
     while time >= LAST_SECOND * 1000 {
         time /= 1000;
     }
@@ -192,10 +191,12 @@ fn forwarded_headers(original: &BasicProperties) -> FieldTable {
         headers.insert(HEADERS_DROPPED.into(), AMQPValue::Boolean(true));
     }
     for (name, value) in &theirs {
-        if dropped && !(TIMES.contains(&name.as_str()) && number(value).is_some()) {
-            continue;
-        }
-        if !NOT_FORWARDED.contains(&name.as_str()) {
+        let is_forwarded = if dropped {
+            TIMES.contains(&name.as_str()) && number(value).is_some()
+        } else {
+            !NOT_FORWARDED.contains(&name.as_str())
+        };
+        if is_forwarded {
             headers.insert(name.clone(), value.clone());
         }
     }

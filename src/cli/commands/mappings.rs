@@ -100,11 +100,12 @@ const MARGIN: Duration = Duration::from_hours(1);
 async fn prune(args: Prune) -> Result<Exit, Error> {
     let Prune { store, retention: RetentionArgs { retention }, older_than, force, .. } = args;
     let older_than = older_than.unwrap_or(retention.saturating_add(MARGIN));
-    let (age, retention) = (humantime::format_duration(older_than), humantime::format_duration(retention));
-    if older_than < args.retention.retention && !force {
+    let age = humantime::format_duration(older_than);
+    if older_than < retention && !force {
         let message = format!(
-            "--older-than {age} is less than the retention of {retention}, for which workers apply messages: one of them may bring \
-             an image back; lower --retention everywhere, or pass --force"
+            "--older-than {age} is less than the retention of {}, for which workers apply messages: one of them may bring an \
+             image back; lower --retention everywhere, or pass --force",
+            humantime::format_duration(retention)
         );
         return Err(Error::new(Exit::Usage, message));
     }

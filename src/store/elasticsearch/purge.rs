@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::bulk::{FILTER_PATH, ItemResult};
 use super::client::{self, Body, RequestTimeout};
 use super::query::{self, FoundTombstone};
 use super::{Access, Elasticsearch, mapping};
@@ -63,40 +64,31 @@ impl Elasticsearch {
     /// Deletes the tombstones that are still as they were found; returns how many.
     async fn remove(&self, tombstones: &[FoundTombstone]) -> Result<u64, Error> {
         #[derive(Deserialize)]
-        struct Response {
-            items: Vec<Item>,
+        struct Response<'a> {
+            #[serde(borrow)]
+            items: Vec<Item<'a>>,
         }
         #[derive(Deserialize)]
-        struct Item {
-            delete: Deleted,
-        }
-        #[derive(Deserialize)]
-        struct Deleted {
-            status: u16,
-            error: Option<Reported>,
-        }
-        #[derive(Deserialize)]
-        struct Reported {
-            #[serde(rename = "type")]
-            kind: String,
-            #[serde(default)]
-            reason: String,
+        struct Item<'a> {
+            #[serde(borrow)]
+            delete: ItemResult<'a>,
         }
         let lines: Vec<_> = tombstones.iter().map(|tombstone| action(tombstone).to_string() + "\n").collect();
-        let path = "_bulk?filter_path=items.delete.status,items.delete.error.type,items.delete.error.reason";
-        let sent = self
-            .client
-            .json::<Response>(Method::Post, path, Body::Lines(lines.concat().into()), RequestTimeout::Change)
-            .await;
-        let Response { items } = sent.map_err(|error| self.failed(&error, Access::Write))?;
+        let path = format!("_bulk?filter_path={FILTER_PATH}");
+        let body = Body::Lines(lines.concat().into());
+        let response = self.client.send(Method::Post, &path, body, RequestTimeout::Change).await;
+        let response = response.map_err(|error| self.failed(&error, Access::Write))?;
+        let Response { items } =
+            serde_json::from_slice(&response).map_err(|error| self.unreadable(&error, &response))?;
         let mut removed = 0;
-        for Item { delete: Deleted { status, error } } in items {
-            match (status, error) {
-                (200, _) => removed += 1,
+        for Item { delete: ItemResult { status, error } } in items {
+            match status {
+                200 => removed += 1,
                 // Replaced or removed meanwhile.
-                (404 | 409, _) => {}
-                (status, error) => {
-                    let (kind, reason) = error.map(|Reported { kind, reason }| (kind, reason)).unwrap_or_default();
+                404 | 409 => {}
+                status => {
+                    let kind = error.as_ref().map(|error| error.kind.to_string()).unwrap_or_default();
+                    let reason = error.and_then(|error| error.reason).unwrap_or_default().into_owned();
                     return Err(self.failed(&client::Error::Reported { status, kind, reason }, Access::Write));
                 }
             }

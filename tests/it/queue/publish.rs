@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use imgdex::testing::Embedding;
 use imgdex::testing::broker::{Publisher, Refused};
 use imgdex::testing::now_ms;
-use imgdex::testing::store::{Store, Write};
+use imgdex::testing::store::Store;
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::documents::{deletion, document};
+use crate::support::documents::{deletion, put};
 use crate::support::elasticsearch::{model, settings};
 use crate::support::process::{Finished, run};
 use crate::support::rabbit::{Rabbit, body};
@@ -158,10 +157,7 @@ async fn the_command_deletes_at_the_stored_version() {
     );
 
     store.create(&model()).await.unwrap();
-    let vector = Embedding::normalize([[0.0; 511].as_slice(), &[1.0]].concat()).unwrap();
-    let mut known = document("known".to_owned(), vector);
-    known.version = 3;
-    store.write(&[Write::Put(Box::new(known)), deletion("gone", 4)]).await.unwrap();
+    store.write(&[put("known", 3), deletion("gone", 4)]).await.unwrap();
     let lines = [
         json!({"id": "known"}),
         json!({"id": "gone"}),

@@ -3,24 +3,18 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use imgdex::testing::Embedding;
 use imgdex::testing::message::MAX_VERSION;
 use imgdex::testing::store::Revision::{Deletion, Upsert};
 use imgdex::testing::store::{Revision, Write, WriteOutcome};
 
 use super::StoreInTest;
-use crate::support::documents::{deletion, document};
+use crate::support::documents::{deletion, put};
 use crate::support::report::{report, scaled};
 
 fn write(id: &str, revision: Revision) -> Write {
     match revision {
         Deletion(version) => deletion(id, version),
-        Upsert(version) => {
-            let vector = Embedding::normalize([[0.0; 511].as_slice(), &[1.0]].concat()).unwrap();
-            let mut document = document(id.to_owned(), vector);
-            document.version = version;
-            Write::Put(Box::new(document))
-        }
+        Upsert(version) => put(id, version),
     }
 }
 

@@ -1,31 +1,18 @@
 //! Deletions as documents: they are not among the live ones, are carried by copies, and are purged by age.
 
-use imgdex::testing::Embedding;
 use imgdex::testing::message::MAX_VERSION;
 use imgdex::testing::now_ms;
-use imgdex::testing::store::{Revision, Store, Stored, Tombstone, Write, WriteOutcome};
+use imgdex::testing::store::{Revision, Store, Stored, Tombstone, WriteOutcome};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::StoreInTest;
-use crate::support::documents::{deletion, document, live};
+use crate::support::documents::{deletion, deletion_at, live, put};
 use crate::support::elasticsearch::{self, Alias, request, settings};
 use crate::support::process::{Finished, run};
 use crate::support::proxy::{Handling, Proxy};
 
 const HOUR: u64 = 3_600_000;
-
-fn put(id: &str, version: u64) -> Write {
-    let vector = Embedding::normalize([[0.0; 511].as_slice(), &[1.0]].concat()).unwrap();
-    let mut document = document(id.to_owned(), vector);
-    document.version = version;
-    Write::Put(Box::new(document))
-}
-
-fn deletion_at(id: &str, version: u64, deleted_at_ms: u64) -> Write {
-    let (id, collection) = (id.to_owned(), "default".to_owned());
-    Write::Delete(Tombstone { id, version, collection, deleted_at_ms })
-}
 
 async fn revision(store: &StoreInTest, id: &str) -> Option<Revision> {
     store.open.get(id).await.unwrap().map(|stored| stored.revision())

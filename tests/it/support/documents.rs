@@ -20,9 +20,19 @@ pub fn document(id: String, embedding: Embedding) -> Document {
     }
 }
 
+/// An upsert of an image whose vector does not matter.
+pub fn put(id: &str, version: u64) -> Write {
+    let vector = Embedding::normalize([[0.0; 511].as_slice(), &[1.0]].concat()).unwrap();
+    Write::Put(Box::new(Document { version, ..document(id.to_owned(), vector) }))
+}
+
 pub fn deletion(id: &str, version: u64) -> Write {
+    deletion_at(id, version, 0)
+}
+
+pub fn deletion_at(id: &str, version: u64, deleted_at_ms: u64) -> Write {
     let (id, collection) = (id.to_owned(), "default".to_owned());
-    Write::Delete(Tombstone { id, version, collection, deleted_at_ms: 0 })
+    Write::Delete(Tombstone { id, version, collection, deleted_at_ms })
 }
 
 /// The live documents.

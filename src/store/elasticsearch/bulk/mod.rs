@@ -57,7 +57,7 @@ pub(super) fn body(writes: &[Write], encoding: VectorEncoding) -> Result<Vec<u8>
     let mut body = Vec::with_capacity(writes.len() * per_write);
     let mut buffers = Base64Buffers::default();
     for write in writes {
-        line(&mut body, &Action::Index(ActionMetadata::new(write.id(), write.revision())))?;
+        line(&mut body, &Action { index: ActionMetadata::new(write.id(), write.revision()) })?;
         match write {
             Write::Put(document) => line(&mut body, &DocumentSource::new(document, encoding, &mut buffers))?,
             Write::Delete(tombstone) => line(&mut body, &TombstoneSource::new(tombstone))?,
@@ -73,9 +73,8 @@ fn line(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Er
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Action<'a> {
-    Index(ActionMetadata<'a>),
+struct Action<'a> {
+    index: ActionMetadata<'a>,
 }
 
 #[derive(Serialize)]
@@ -200,25 +199,25 @@ struct Response<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Item<'a> {
+#[serde(deny_unknown_fields)]
+struct Item<'a> {
     #[serde(borrow)]
-    Index(ItemResult<'a>),
+    index: ItemResult<'a>,
 }
 
 #[derive(Deserialize)]
-struct ItemResult<'a> {
-    status: u16,
+pub(super) struct ItemResult<'a> {
+    pub(super) status: u16,
     #[serde(borrow)]
-    error: Option<ItemError<'a>>,
+    pub(super) error: Option<ItemError<'a>>,
 }
 
 #[derive(Deserialize)]
-struct ItemError<'a> {
+pub(super) struct ItemError<'a> {
     #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
+    pub(super) kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    reason: Option<Cow<'a, str>>,
+    pub(super) reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     caused_by: Option<CausedBy<'a>>,
 }
@@ -240,7 +239,7 @@ pub fn read(response: &[u8], writes: &[Write]) -> Result<Vec<WriteOutcome>, Erro
         return Err(Error::Count { sent: writes.len(), answered: items.len() });
     }
     let outcomes =
-        items.into_iter().zip(writes).map(|(Item::Index(result), write)| match (result.status, result.error) {
+        items.into_iter().zip(writes).map(|(Item { index: result }, write)| match (result.status, result.error) {
             (200 | 201, None) => match write {
                 Write::Put(_) => WriteOutcome::Indexed,
                 Write::Delete(_) => WriteOutcome::Deleted,
