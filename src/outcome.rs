@@ -85,6 +85,8 @@ pub enum Reason {
     DecodeTimeout,
     /// The decoder panicked.
     DecoderPanic,
+    /// The process that decoded the image was killed, by its limits or by a crash.
+    DecoderKilled,
     /// The features are zero or not finite.
     DegenerateVector,
     /// The store refused the document.
@@ -100,6 +102,27 @@ pub enum Reason {
 impl Reason {
     /// The code: stable, `snake_case`.
     pub fn code(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What killed a process that decodes images: the label of `imgdex_decoder_killed_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum KillCause {
+    /// It needed more memory than the image may take.
+    Memory,
+    /// It took more time than the image may take.
+    Time,
+    /// A signal: a crash, or somebody's `kill`.
+    Signal,
+    /// It made a system call that decoding does not need.
+    SystemCall,
+}
+
+impl KillCause {
+    /// The label.
+    pub fn name(self) -> &'static str {
         self.into()
     }
 }

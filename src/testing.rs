@@ -23,7 +23,7 @@ pub mod decode {
     pub use crate::decode::pixels::Pixels;
     pub use crate::decode::preprocess::{Preprocess, Sampling};
     pub use crate::decode::raster::{Limits, Raster, Samples};
-    pub use crate::decode::{Decoder, Error, Settings, memory};
+    pub use crate::decode::{Decoder, Error, Isolation, Settings, memory};
 }
 
 pub mod fetch {

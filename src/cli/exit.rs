@@ -115,13 +115,13 @@ impl From<extract::LoadError> for Error {
 
 impl From<worker::run::Error> for Error {
     fn from(error: worker::run::Error) -> Self {
-        use worker::run::Error::{Fetch, Listen, Metrics, Model, Signals, WarmUp};
+        use worker::run::Error::{Decode, Fetch, Listen, Metrics, Model, Signals, WarmUp};
         match error {
             // From making the fetcher: a setting is unusable, or a file that it names.
             Fetch(error) => Self::new(Exit::Config, error.to_string()),
             Model(error) => error.into(),
             Listen { .. } => Self::new(Exit::Io, format!("--admin-listen {error}")),
-            Metrics(_) | Signals(_) | WarmUp(_) => Self::new(Exit::Io, error.to_string()),
+            Decode(_) | Metrics(_) | Signals(_) | WarmUp(_) => Self::new(Exit::Io, error.to_string()),
         }
     }
 }

@@ -22,6 +22,8 @@ use self::commands::{
 };
 pub use self::exit::{Error, Exit};
 use crate::config::Layers;
+#[cfg(target_os = "linux")]
+use crate::decode;
 use crate::simd::InstructionSet;
 
 /// Search by image, native to Elasticsearch.
@@ -70,6 +72,10 @@ enum Command {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Some(exit) = decode::sandbox::serve(env::args_os()) {
+        return exit;
+    }
     match start(env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(error) => {

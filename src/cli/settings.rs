@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::env;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -13,9 +12,6 @@ use crate::broker::{self, topology::Topology};
 use crate::machine::cores;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::{decode, fetch, store};
-
-/// Longest that one image may take to decode: the largest allowed takes a few seconds.
-const DECODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl StoreArgs {
     pub fn settings(&self) -> Result<store::Settings, Error> {
@@ -78,9 +74,10 @@ impl FetchArgs {
     pub fn decode(&self) -> decode::Settings {
         decode::Settings {
             max_pixels: self.max_image_pixels,
+            max_file_bytes: self.max_image_bytes,
             allow_tiff: self.allow_tiff,
             permits: cores(),
-            timeout: DECODE_TIMEOUT,
+            isolation: decode::Isolation::best(),
         }
     }
 }

@@ -73,7 +73,7 @@ pub async fn embedder(
     metrics: Arc<Metrics>,
 ) -> Result<Embedder, Error> {
     let fetcher = fetcher(&fetch_args.fetch_for_command()?, Arc::clone(&metrics))?;
-    let decoder = Decoder::new(fetch_args.decode(), model.sampling());
+    let decoder = Decoder::new(fetch_args.decode(), model.sampling(), Arc::clone(&metrics));
     let (folder, compute) = (model_args.folder()?, model_args.compute());
     let extractor = Extractor::load(model, &folder, &compute, Arc::clone(&metrics)).await?;
     Ok(Embedder::new(Arc::new(fetcher), decoder, extractor, metrics))

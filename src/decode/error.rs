@@ -1,9 +1,15 @@
 //! Why there are no pixels.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-/// Why there are no pixels.
-#[derive(Debug, thiserror::Error)]
+use serde::{Deserialize, Serialize};
+
+use super::Format;
+use crate::outcome::KillCause;
+
+/// Why there are no pixels. Travels from the process that decodes to the one that asked.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     #[error("the file is empty")]
     Empty,
@@ -16,13 +22,13 @@ pub enum Error {
     /// A format that is recognised and not decoded.
     #[error("{format} is not supported{hint}")]
     Unsupported {
-        format: &'static str,
+        format: Cow<'static, str>,
         /// What can be done, or nothing.
-        hint: &'static str,
+        hint: Cow<'static, str>,
     },
     /// A variant that is not decoded, of a format that is: arithmetic coding, floating-point samples.
     #[error("this kind of {format} is not supported: {reason}")]
-    Variant { format: &'static str, reason: String },
+    Variant { format: Format, reason: String },
     /// More pixels than allowed.
     #[error("the image has {width} x {height} pixels, more than {limit} in all")]
     TooLarge { width: u32, height: u32, limit: u64 },
@@ -31,11 +37,19 @@ pub enum Error {
     TooLong { width: u32, height: u32, limit: u32 },
     /// The decoder reported an error.
     #[error("damaged {format}: {reason}")]
-    Malformed { format: &'static str, reason: String },
+    Malformed { format: Format, reason: String },
     #[error("decoding took longer than {limit:?}")]
     Timeout { limit: Duration },
     #[error("the decoder panicked: {reason}")]
     Panicked { reason: String },
+    /// The process that decoded the image was killed: by its limits, by us, or by the kernel.
+    #[error("the decoder was killed ({}): {reason}", cause.name())]
+    #[serde(skip)]
+    Killed { cause: KillCause, reason: String },
+    /// No process could be started to decode in. Nothing that the image did.
+    #[error("images cannot be decoded: {reason}")]
+    #[serde(skip)]
+    Unavailable { reason: String },
     /// The process is stopping.
     #[error("decoding has stopped")]
     Stopped,

@@ -59,9 +59,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
 
 fn decoder_error(error: &DecodeErrors) -> Error {
     match error {
-        DecodeErrors::Unsupported(scheme) => {
-            Error::Variant { format: Format::Jpeg.name(), reason: format!("{scheme:?}") }
-        }
+        DecodeErrors::Unsupported(scheme) => Error::Variant { format: Format::Jpeg, reason: format!("{scheme:?}") },
         other => malformed(Format::Jpeg, format!("{other:?}")),
     }
 }

@@ -4,20 +4,22 @@ use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder};
 
-use strum::IntoStaticStr;
+use serde::{Deserialize, Serialize};
+use strum::{Display, IntoStaticStr};
 
 use super::Error;
 
 /// Width and height of the image as it is stored, before any orientation is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     pub width: u32,
     pub height: u32,
 }
 
 /// The formats that are decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr, Serialize, Deserialize)]
 #[strum(serialize_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// JPEG, baseline and progressive.
     Jpeg,
@@ -39,7 +41,7 @@ impl Format {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Most pixels.
     pub max_pixels: u64,
@@ -126,7 +128,7 @@ pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Li
     let color = decoder.color_type();
     let length = decoder.total_bytes();
     if length > size.pixels() * MAX_PIXEL_BYTES {
-        return Err(Error::Variant { format: format.name(), reason: format!("{color:?} samples") });
+        return Err(Error::Variant { format, reason: format!("{color:?} samples") });
     }
     decoder.set_limits(size.memory()).map_err(decoder_error(format))?;
     let mut buffer = vec![0; length as usize];
@@ -145,7 +147,7 @@ fn samples(format: Format, color: ColorType, buffer: Vec<u8>) -> Result<Samples,
         ColorType::La16 => Samples::Rgba8(spread(&high_bytes(&buffer))),
         ColorType::Rgb16 => Samples::Rgb8(high_bytes(&buffer)),
         ColorType::Rgba16 => Samples::Rgba8(high_bytes(&buffer)),
-        other => return Err(Error::Variant { format: format.name(), reason: format!("{other:?} samples") }),
+        other => return Err(Error::Variant { format, reason: format!("{other:?} samples") }),
     })
 }
 
@@ -163,13 +165,13 @@ fn spread(buffer: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {
-    Error::Malformed { format: format.name(), reason: reason.into() }
+    Error::Malformed { format, reason: reason.into() }
 }
 
 /// An error of the `image` crate, with the format's name.
 pub(super) fn decoder_error(format: Format) -> impl Fn(ImageError) -> Error {
     move |error| match error {
-        ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
+        ImageError::Unsupported(error) => Error::Variant { format, reason: error.to_string() },
         other => malformed(format, other.to_string()),
     }
 }

@@ -45,21 +45,25 @@ pub(super) fn sniff(bytes: &[u8], allow_tiff: bool) -> Result<Format, Error> {
         _ => return Err(refusal(bytes)),
     };
     if format == Format::Tiff && !allow_tiff {
-        return Err(Error::Unsupported { format: "TIFF", hint: " unless it is allowed with --allow-tiff" });
+        return Err(unsupported("TIFF", " unless it is allowed with --allow-tiff"));
     }
     Ok(format)
 }
 
+fn unsupported(format: &'static str, hint: &'static str) -> Error {
+    Error::Unsupported { format: format.into(), hint: hint.into() }
+}
+
 fn refusal(bytes: &[u8]) -> Error {
     if let Some(&(_, format)) = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        return Error::Unsupported { format, hint: "" };
+        return unsupported(format, "");
     }
     if let [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] = bytes {
-        return Error::Unsupported { format: isobmff(brand), hint: "; convert it to JPEG, PNG or WebP" };
+        return unsupported(isobmff(brand), "; convert it to JPEG, PNG or WebP");
     }
     match markup(bytes) {
-        Some("SVG") => Error::Unsupported { format: "SVG", hint: "; convert it to PNG" },
-        Some(format) => Error::Unsupported { format, hint: ": the address may be a page about the image" },
+        Some("SVG") => unsupported("SVG", "; convert it to PNG"),
+        Some(format) => unsupported(format, ": the address may be a page about the image"),
         None => Error::Unknown { begins: readable(bytes) },
     }
 }

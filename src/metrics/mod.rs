@@ -15,7 +15,7 @@ use prometheus::{
 use strum::VariantArray;
 
 pub use self::labels::{BulkItem, BulkStatus, PauseCause, RetryCause, SessionEnd, Settled, Stage};
-use crate::outcome::Reason;
+use crate::outcome::{KillCause, Reason};
 
 /// Latency buckets in seconds: from a loopback fetch to the longest time-out.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -37,6 +37,7 @@ pub struct Metrics {
     retries: IntCounterVec,
     stages: HistogramVec,
     fetch_bytes: IntCounter,
+    decoder_killed: IntCounterVec,
     extract_batch: Histogram,
     bulk_requests: IntCounterVec,
     bulk_items: IntCounterVec,
@@ -68,6 +69,12 @@ impl Metrics {
             retries: counters(&registry, "retries_total", "Attempts that are made again, by cause.", "cause")?,
             stages: histograms(&registry, "stage_duration_seconds", "Time spent in each stage.", "stage")?,
             fetch_bytes: counter(&registry, "fetch_bytes_total", "Bytes of images fetched.")?,
+            decoder_killed: counters(
+                &registry,
+                "decoder_killed_total",
+                "Processes killed while they decoded an image, by cause.",
+                "cause",
+            )?,
             extract_batch: histogram(
                 &registry,
                 "extract_batch_size",
@@ -121,6 +128,7 @@ impl Metrics {
         declare::<SessionEnd>(&self.sessions);
         declare::<BulkStatus>(&self.bulk_requests);
         declare::<BulkItem>(&self.bulk_items);
+        declare::<KillCause>(&self.decoder_killed);
         for reason in Reason::VARIANTS {
             self.dead_letters.with_label_values(&[reason.code()]);
         }
@@ -194,6 +202,11 @@ impl Metrics {
     /// Counts a batch that was sent.
     pub fn bulk_request(&self, status: BulkStatus) {
         self.bulk_requests.with_label_values(&[name(status)]).inc();
+    }
+
+    /// Counts a process that was killed while it decoded an image.
+    pub fn decoder_killed(&self, cause: KillCause) {
+        self.decoder_killed.with_label_values(&[name(cause)]).inc();
     }
 
     /// Counts one item of a batch.

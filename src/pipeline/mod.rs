@@ -214,7 +214,8 @@ impl Failure {
                 decode::Error::Malformed { .. } => DeadLetter(Reason::MalformedImage),
                 decode::Error::Timeout { .. } => DeadLetter(Reason::DecodeTimeout),
                 decode::Error::Panicked { .. } => DeadLetter(Reason::DecoderPanic),
-                decode::Error::Stopped => Requeue,
+                decode::Error::Killed { .. } => DeadLetter(Reason::DecoderKilled),
+                decode::Error::Unavailable { .. } | decode::Error::Stopped => Requeue,
             },
             Self::Embed(embedder::Error::Extract(error)) => match error {
                 extract::Error::Degenerate(_) => DeadLetter(Reason::DegenerateVector),

@@ -31,7 +31,10 @@ fn a_fault_of_the_message_is_dead_lettered_at_once() {
         (status(400), Reason::HostRefused),
         (status(451), Reason::HostRefused),
         (Failure::Embed(decode::Error::Empty.into()), Reason::NotAnImage),
-        (Failure::Embed(decode::Error::Unsupported { format: "SVG", hint: "" }.into()), Reason::UnsupportedFormat),
+        (
+            Failure::Embed(decode::Error::Unsupported { format: "SVG".into(), hint: "".into() }.into()),
+            Reason::UnsupportedFormat,
+        ),
         (Failure::Embed(decode::Error::TooLarge { width: 9, height: 9, limit: 1 }.into()), Reason::ImageTooLarge),
         (Failure::Embed(decode::Error::TooLong { width: 9, height: 1, limit: 8 }.into()), Reason::ImageTooLarge),
         (Failure::Embed(decode::Error::Timeout { limit: Duration::ZERO }.into()), Reason::DecodeTimeout),

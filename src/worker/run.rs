@@ -64,6 +64,8 @@ pub enum Error {
     Model(#[from] extract::LoadError),
     #[error("the model does not compute: {0}")]
     WarmUp(extract::Error),
+    #[error(transparent)]
+    Decode(#[from] decode::Error),
 }
 
 /// Runs a worker until a signal ends it in order.
@@ -115,7 +117,14 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         }
     };
 
-    let decoder = Decoder::new(decode, model.sampling());
+    let decoder = Decoder::new(decode, model.sampling(), Arc::clone(&metrics));
+    match decoder.prepare().await {
+        Ok(guard) => tracing::info!("images are decoded {guard}"),
+        Err(error) => {
+            consumer.close().await;
+            return Err(error.into());
+        }
+    }
     let embedder = Embedder::new(Arc::clone(&fetcher), decoder, extractor, Arc::clone(&metrics));
     let indexer = Indexer::start(Arc::clone(&store), settings.indexer, Arc::clone(&metrics));
     let breaker = indexer.breaker();

@@ -87,8 +87,15 @@ def sample(run, worker, documents):
         for beginning, what in THREADS.items():
             if name.startswith(beginning):
                 threads[what] += spent
-    return {"time": time.monotonic(), "indexed": indexed, "cpu": ticks(process / "stat") / TICK, "threads": threads,
-            "stages": stages, "machine": machine(), "memory": memory(process)}
+    # The worker with the processes in which it decodes images.
+    processes = [process, *children(process)]
+    return {"time": time.monotonic(), "indexed": indexed, "cpu": sum(ticks(one / "stat") for one in processes) / TICK,
+            "threads": threads, "stages": stages, "machine": machine(), "memory": sum(map(memory, processes))}
+
+
+def children(process):
+    pids = "".join((task / "children").read_text() for task in (process / "task").iterdir())
+    return [process.parent / pid for pid in pids.split()]
 
 
 def value(text, pattern):

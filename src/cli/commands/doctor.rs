@@ -1,5 +1,6 @@
 //! `imgdex doctor`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,9 @@ use crate::cli::output::{self, OutputArgs, Table};
 use crate::cli::settings::find_model;
 use crate::cli::{Error, Exit, setup};
 use crate::config::Layers;
+use crate::decode::{self, Decoder};
 use crate::machine::{self, memory_limit};
+use crate::metrics::Metrics;
 use crate::model::manifest::{DEFAULT_MODEL, Manifest};
 use crate::model::vgg16;
 use crate::store::{self, ErrorKind};
@@ -65,6 +68,7 @@ pub async fn run(args: DoctorArgs, layers: &Layers) -> Result<Exit, Error> {
         Finding { check: "imgdex", state: State::Ok, detail: env!("CARGO_PKG_VERSION").to_owned() },
         cpu(&args.model),
         memory(layers),
+        decoders(layers).await,
         weights(&args.model).await,
         store(&args).await,
         broker(&args.broker).await,
@@ -132,6 +136,33 @@ fn compare(available: Option<u64>, allowed: Option<u64>, bound: u64) -> (State, 
     } else {
         let state = if available.is_some() { State::Ok } else { State::Note };
         (state, format!("{has}; {limit}, and a worker takes at most {takes}"))
+    }
+}
+
+/// Whether images can be decoded, and whether what must be refused to a decoder is: each is tried.
+async fn decoders(layers: &Layers) -> Finding {
+    let finding = |state, detail| Finding { check: "decoders", state, detail };
+    let checked = async {
+        let settings = WorkerArgs::from_layers(layers)?.fetch.decode();
+        let manifest = find_model(DEFAULT_MODEL)?;
+        let metrics = Arc::new(Metrics::new(&manifest.name, "none").map_err(|e| Error::new(Exit::Io, e.to_string()))?);
+        let decoder = Decoder::new(settings, manifest.sampling(), metrics);
+        let failed = |error: decode::Error| Error::new(Exit::Io, error.to_string());
+        let guard = decoder.prepare().await.map_err(failed)?;
+        let tried = decoder.attempts().await.map_err(failed)?.into_iter();
+        let allowed: Vec<_> = tried.filter(|(_, result)| result.is_ok()).map(|(what, _)| what).collect();
+        Ok::<_, Error>((guard, allowed))
+    };
+    match checked.await {
+        Ok((guard, allowed)) if allowed.is_empty() => {
+            let state = if guard.is_complete() { State::Ok } else { State::Note };
+            finding(state, format!("images are decoded {guard}"))
+        }
+        Ok((guard, allowed)) => {
+            let detail = format!("images are decoded {guard}; a decoder could still {}", allowed.join(", "));
+            finding(State::Problem, detail)
+        }
+        Err(error) => finding(State::Problem, error.to_string()),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct WorkerArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    fetch: FetchArgs,
+    pub fetch: FetchArgs,
     #[command(flatten)]
     retention: RetentionArgs,
     /// Most deliveries that are not settled; each may hold an image in memory

@@ -253,7 +253,7 @@ mod tests {
                     orientation: Orientation::NoTransforms,
                     format: Format::Png,
                 };
-                let lines = Lines::new(&raster, Orientation::NoTransforms, Alpha::OverWhite, WideGrey::HighByte);
+                let lines = Lines::new(&raster, Alpha::OverWhite, WideGrey::HighByte);
                 resize(&lines, size).as_rgb().to_vec()
             };
             assert!(resized(Samples::Grey8(grey)) == expected, "{width} x {height} to {size}, grey");

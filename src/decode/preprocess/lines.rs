@@ -1,7 +1,8 @@
-//! A raster as lines of RGB, turned by its orientation, without a second copy of the image.
+//! A raster as lines of RGB, cropped and turned, without a second copy of the image.
 
 use image::metadata::Orientation;
 
+use super::view::Crop;
 use crate::decode::raster::{Raster, Samples};
 
 /// The treatment of transparency.
@@ -22,7 +23,7 @@ pub(super) enum WideGrey {
     HighByte,
 }
 
-/// The lines of an image after its orientation. Every orientation is a start and two strides.
+/// The lines of an image or a part of it, turned or not. Every such view is a start and two strides.
 pub(super) struct Lines<'a> {
     samples: &'a Samples,
     width: usize,
@@ -35,26 +36,45 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(raster: &'a Raster, orientation: Orientation, alpha: Alpha, wide_grey: WideGrey) -> Self {
+    /// The image as it is stored.
+    pub(super) fn new(raster: &'a Raster, alpha: Alpha, wide_grey: WideGrey) -> Self {
         let (width, height) = (raster.size.width as usize, raster.size.height as usize);
-        let (row, right, bottom) = (width as isize, width as isize - 1, (height as isize - 1) * width as isize);
-        // The position of the turned image's first pixel, and the steps to its right and lower neighbours.
-        let (origin, step_x, step_y) = match orientation {
-            Orientation::NoTransforms => (0, 1, row),
-            Orientation::FlipHorizontal => (right, -1, row),
-            Orientation::Rotate180 => (bottom + right, -1, -row),
-            Orientation::FlipVertical => (bottom, 1, -row),
-            Orientation::Rotate90FlipH => (0, row, 1),
-            Orientation::Rotate90 => (bottom, -row, 1),
-            Orientation::Rotate270FlipH => (bottom + right, -row, -1),
-            Orientation::Rotate270 => (right, row, -1),
-        };
-        let transposed = matches!(
-            orientation,
-            Orientation::Rotate90FlipH | Orientation::Rotate90 | Orientation::Rotate270FlipH | Orientation::Rotate270
-        );
-        let (width, height) = if transposed { (height, width) } else { (width, height) };
-        Self { samples: &raster.samples, width, height, origin, step_x, step_y, alpha, wide_grey }
+        Self { samples: &raster.samples, width, height, origin: 0, step_x: 1, step_y: width as isize, alpha, wide_grey }
+    }
+
+    /// Turned or mirrored.
+    pub(super) fn turned(self, orientation: Orientation) -> Self {
+        match orientation {
+            Orientation::NoTransforms => self,
+            Orientation::FlipHorizontal => self.mirrored(),
+            Orientation::FlipVertical => self.upside_down(),
+            Orientation::Rotate180 => self.mirrored().upside_down(),
+            Orientation::Rotate90FlipH => self.transposed(),
+            Orientation::Rotate90 => self.upside_down().transposed(),
+            Orientation::Rotate270 => self.mirrored().transposed(),
+            Orientation::Rotate270FlipH => self.mirrored().upside_down().transposed(),
+        }
+    }
+
+    /// A part of the image, with at least one pixel.
+    pub(super) fn cropped(self, crop: &Crop) -> Self {
+        let (left, width) = crop.columns(self.width);
+        let (top, height) = crop.rows(self.height);
+        Self { origin: self.origin + left as isize * self.step_x + top as isize * self.step_y, width, height, ..self }
+    }
+
+    fn mirrored(self) -> Self {
+        let last = self.width as isize - 1;
+        Self { origin: self.origin + last * self.step_x, step_x: -self.step_x, ..self }
+    }
+
+    fn upside_down(self) -> Self {
+        let last = self.height as isize - 1;
+        Self { origin: self.origin + last * self.step_y, step_y: -self.step_y, ..self }
+    }
+
+    fn transposed(self) -> Self {
+        Self { width: self.height, height: self.width, step_x: self.step_y, step_y: self.step_x, ..self }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -70,7 +90,7 @@ impl<'a> Lines<'a> {
         matches!(self.samples, Samples::Grey8(_) | Samples::Grey16(_))
     }
 
-    /// One line of the turned image, in `channels` bytes per pixel: one for grey, else three. `buffer` has room for it, and is used
+    /// One line of the view, in `channels` bytes per pixel: one for grey, else three. `buffer` has room for it, and is used
     /// where the samples are in another order.
     pub(super) fn line<'b>(&'b self, y: usize, channels: usize, buffer: &'b mut [u8]) -> &'b [u8] {
         if self.step_x == 1
@@ -85,7 +105,7 @@ impl<'a> Lines<'a> {
         buffer
     }
 
-    /// The colour of one pixel of the turned image.
+    /// The colour of one pixel of the view.
     pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
         match self.samples {

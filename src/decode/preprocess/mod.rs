@@ -5,18 +5,20 @@
 
 mod bicubic;
 mod lines;
+pub mod view;
 
 use image::metadata::Orientation;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use self::lines::{Alpha, Lines, WideGrey};
+use self::view::View;
 use super::Format;
 use super::pixels::Pixels;
 use super::raster::Raster;
 
 /// A way of sampling a decoded image; the manifest names it by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum Preprocess {
     /// As `keras.utils.load_img` samples.
     #[serde(rename = "keras-imagenet-v1")]
@@ -29,7 +31,7 @@ pub enum Preprocess {
 }
 
 /// How an image becomes the input of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampling {
     pub preprocess: Preprocess,
     /// Width and height of the network input in pixels.
@@ -49,21 +51,32 @@ impl Preprocess {
         self.into()
     }
 
-    /// Samples an image to `size` x `size` RGB.
+    /// Samples the whole image to `size` x `size` RGB.
     pub fn apply(self, raster: &Raster, size: usize) -> Pixels {
-        match self {
+        self.apply_to(raster, &View::default(), size)
+    }
+
+    /// Samples what the view shows of the image, which is upright where this way of sampling makes it so.
+    pub fn apply_to(self, raster: &Raster, view: &View, size: usize) -> Pixels {
+        let lines = match self {
             Self::KerasImagenetV1 => {
                 // Pillow turns TIFF when it loads it, other formats only when asked, and Keras does not ask.
                 let orientation = match raster.format {
                     Format::Tiff => raster.orientation,
                     _ => Orientation::NoTransforms,
                 };
-                nearest(&Lines::new(raster, orientation, Alpha::Drop, WideGrey::Clip), size)
+                Lines::new(raster, Alpha::Drop, WideGrey::Clip).turned(orientation)
             }
-            Self::Imgdex1 => {
-                let lines = Lines::new(raster, raster.orientation, Alpha::OverWhite, WideGrey::HighByte);
-                bicubic::resize(&lines, size)
-            }
+            Self::Imgdex1 => Lines::new(raster, Alpha::OverWhite, WideGrey::HighByte).turned(raster.orientation),
+        };
+        let lines = match &view.crop {
+            Some(crop) => lines.cropped(crop),
+            None => lines,
+        };
+        let lines = lines.turned(view.turn.into());
+        match self {
+            Self::KerasImagenetV1 => nearest(&lines, size),
+            Self::Imgdex1 => bicubic::resize(&lines, size),
         }
     }
 }

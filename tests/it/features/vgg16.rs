@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imgdex::testing::decode::Pixels;
-use imgdex::testing::decode::{Decoder, Settings};
 use imgdex::testing::model::Manifest;
 use imgdex::testing::model::Model;
 use imgdex::testing::model::{Compute, KernelChoice, PlanChoice};
 use imgdex::testing::model::{Maps, Vgg16};
 use serde::Deserialize;
 
+use crate::support::decoders::decoder;
 use crate::support::model_folder;
 
 const DIMS: usize = 512;
@@ -88,9 +88,7 @@ fn vgg16_keras_agrees_with_an_independent_network() {
 
 /// The decoded and sampled fixtures.
 async fn pixels(manifest: &Manifest) -> Vec<Pixels> {
-    let timeout = std::time::Duration::from_mins(1);
-    let settings = Settings { max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout };
-    let decoder = Decoder::new(settings, manifest.sampling());
+    let decoder = decoder(manifest.sampling());
     let mut pixels = Vec::new();
     for fixture in fixtures() {
         let bytes = std::fs::read(folder().join("images").join(&fixture.file)).unwrap();

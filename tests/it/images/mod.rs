@@ -1,3 +1,4 @@
-//! Decoded and sampled pixels equal those of Pillow.
+//! Decoded and sampled pixels equal those of Pillow, and decoding can do nothing but decode.
 
 mod pillow_parity;
+mod sandbox;

@@ -2,12 +2,12 @@
 //! the table.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
-use imgdex::testing::decode::{Decoder, Settings};
 use imgdex::testing::decode::{Preprocess, Sampling};
 use serde::Deserialize;
+
+use crate::support::decoders::decoder;
 
 const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];
 
@@ -42,8 +42,7 @@ fn difference(ours: &[u8], expected: &[u8]) -> (u8, f64) {
 
 /// The largest and the mean difference of sampled pixels from those of Pillow, or the error, for each fixture.
 async fn pixel_differences(model: &str, preprocess: Preprocess) -> Vec<(Fixture, Result<(u8, f64), String>)> {
-    let settings = Settings { max_pixels: 1_000_000, allow_tiff: true, permits: 2, timeout: Duration::from_mins(1) };
-    let decoder = Decoder::new(settings, Sampling { preprocess, size: 224 });
+    let decoder = decoder(Sampling { preprocess, size: 224 });
     let mut rows = Vec::new();
     for fixture in fixtures() {
         let bytes = Bytes::from(std::fs::read(folder().join("images").join(&fixture.file)).unwrap());

@@ -1,6 +1,8 @@
 //! What the tests share: servers, stubs, faults, and the program as a child process.
 
 pub mod accounting;
+pub mod bombs;
+pub mod decoders;
 pub mod dns;
 pub mod documents;
 pub mod elasticsearch;

@@ -33,17 +33,57 @@ pub struct Finished {
 
 /// Runs a command to its end.
 pub async fn run(arguments: &[impl AsRef<OsStr>], stdin: &str) -> Finished {
-    let mut command = imgdex(arguments);
+    let command = imgdex(arguments);
     let stdin = stdin.to_owned();
-    let running = tokio::task::spawn_blocking(move || {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A command that refuses its arguments does not read.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Finished { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    });
-    poll::soon("the command", running).await.unwrap()
+    poll::soon("the command", tokio::task::spawn_blocking(move || finish(command, &stdin))).await.unwrap()
+}
+
+/// Runs a command to its end, as a child of the thread that calls this.
+pub fn run_here(arguments: &[impl AsRef<OsStr>], stdin: &str) -> Finished {
+    finish(imgdex(arguments), stdin)
+}
+
+fn finish(mut command: Command, stdin: &str) -> Finished {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that refuses its arguments does not read.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Finished { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+/// A command that waits for further lines of its standard input; killed when dropped.
+pub struct Open(Child);
+
+impl Open {
+    /// Starts a command.
+    pub fn start(arguments: &[impl AsRef<OsStr>]) -> Self {
+        Self(imgdex(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Writes a line, and leaves its standard input open.
+    pub fn write_line(&mut self, line: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends SIGKILL.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A running `imgdex worker`; killed when dropped, its log shown where the test has failed.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{mib, resident, until_indexed};
+use super::{mib, until_indexed};
+use crate::support::decoders::resident_with_decoders;
 use crate::support::flow::Flow;
 use crate::support::poll;
 use crate::support::proxy::Handling;
@@ -27,7 +28,7 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_aft
     let mut memory = Vec::new();
     let mut most_in_flight = 0;
     poll::throughout(tokio::time::sleep(outage), PAUSE, async || {
-        memory.push(resident(&worker, "VmRSS"));
+        memory.push(resident_with_decoders(worker.pid()));
         most_in_flight = most_in_flight.max(worker.scrape().await.value("inflight_messages", &[]));
         assert_eq!(flow.rabbit.ready(&flow.rabbit.dead()).await, 0, "dead letters while the store is down");
     })
@@ -48,7 +49,7 @@ async fn a_long_queue_before_a_store_that_is_down_costs_no_memory_and_drains_aft
     let start_of_drain = Instant::now();
     until_indexed(&worker, messages as u64).await;
     let drained = start_of_drain.elapsed();
-    let after = resident(&worker, "VmRSS");
+    let after = resident_with_decoders(worker.pid());
     assert!(after <= most + NOISE, "memory grew from {} to {} MiB while the queue drained", mib(most), mib(after));
     flow.until_documents(messages as u64).await;
     assert_eq!(worker.scrape().await.outcome("dead"), 0);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use imgdex::testing::broker::headers;
 
 use super::bombs::{self, gzipped_zeros};
-use super::{mib, resident, until_indexed};
+use super::{mib, until_indexed};
+use crate::support::decoders::{PeakMemory, resident_with_decoders};
 use crate::support::dns::{NameServer, Reply};
 use crate::support::flow::{Flow, sorted};
 use crate::support::http::{Act, WebHost, answer, redirect, send};
@@ -186,7 +187,8 @@ async fn each_malicious_host_and_image_costs_one_dead_letter_and_nothing_else() 
         ["--model", "stub", "--allow-port", &port, "--name-server", &name_server, "--max-image-bytes", LARGEST];
     let mut worker = flow.worker_with(&limits).await;
     worker.until_ready().await;
-    let before = resident(&worker, "VmRSS");
+    let before = resident_with_decoders(worker.pid());
+    let memory = PeakMemory::of(worker.pid());
     // Looked up twice, with another answer the second time.
     flow.rabbit.publish(&rebinding).await;
     until_indexed(&worker, 1).await;
@@ -219,7 +221,7 @@ async fn each_malicious_host_and_image_costs_one_dead_letter_and_nothing_else() 
     let scrape = worker.scrape().await;
     assert_eq!((scrape.value("inflight_messages", &[]), scrape.value("inflight_bytes", &[])), (0, 0));
     assert_eq!((worker.get("/live").await.0, worker.ready().await.0), (200, 200));
-    let peak = resident(&worker, "VmHWM") - before;
+    let peak = memory.bytes() - before;
     assert_eq!(worker.terminate().await, Some(0));
     flow.assert_all_queues_empty().await;
     report(

@@ -10,7 +10,8 @@ use imgdex::testing::decode;
 use imgdex::testing::footprint::{Bound, Settings};
 
 use super::bombs::{Png, deflated_zeros};
-use super::{mib, resident, until_indexed};
+use super::{mib, until_indexed};
+use crate::support::decoders::{PeakMemory, resident_with_decoders};
 use crate::support::flow::Flow;
 use crate::support::http::{WebHost, send};
 use crate::support::poll;
@@ -61,7 +62,8 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     let pixels = u64::from(SIDE * SIDE);
     let limits = [("--max-image-bytes", LARGEST), ("--max-inflight-bytes", BUDGET), ("--max-image-pixels", pixels)];
     let worker = worker(&flow, &host, images, &limits).await;
-    let before = resident(&worker, "VmRSS");
+    let before = resident_with_decoders(worker.pid());
+    let memory = PeakMemory::of(worker.pid());
     let mut most = 0;
     let indexing = until_indexed(&worker, images as u64);
     poll::throughout(indexing, PAUSE, async || most = most.max(worker.scrape().await.value("inflight_bytes", &[])))
@@ -81,7 +83,7 @@ async fn files_in_flight_stay_within_their_budget_and_the_process_within_its_bou
     });
     // Without the first term: the stub model has no network, and `before` includes the program.
     let bound = bound.total() - bound.terms()[0].1;
-    let peak = resident(&worker, "VmHWM") - before;
+    let peak = memory.bytes() - before;
     assert!(peak <= bound, "the worker took {} MiB, more than {}", mib(peak), mib(bound));
     report(
         6,
@@ -111,11 +113,12 @@ async fn the_largest_images_are_decoded_in_the_memory_of_one() {
 
     let flow = Flow::start().await;
     let worker = worker(&flow, &host, images, &[("--max-image-bytes", LARGEST), ("--max-image-pixels", pixels)]).await;
-    let before = resident(&worker, "VmRSS");
+    let before = resident_with_decoders(worker.pid());
+    let memory = PeakMemory::of(worker.pid());
     until_indexed(&worker, images as u64).await;
     // One at a time, since all of them are large.
     let bound = decode::memory(pixels, 1, LARGEST);
-    let peak = resident(&worker, "VmHWM") - before;
+    let peak = memory.bytes() - before;
     assert!(peak <= bound, "the worker took {} MiB, more than {}", mib(peak), mib(bound));
     report(
         20,

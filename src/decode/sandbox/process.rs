@@ -1,0 +1,258 @@
+//! One decoding process, as the one that asks sees it: started, asked, and buried with the cause of its death.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::ARGUMENT;
+use super::guard::{self, Guards};
+use super::watch::{Overrun, TICK, Watch, Watched};
+use super::wire::{self, Attempt, Order, Report, read_frame, write_frame};
+use crate::decode::job::{Decoded, Job};
+use crate::decode::{self, Error, SMALL};
+use crate::outcome::KillCause;
+
+/// To load the program and restrict itself.
+const START: Duration = Duration::from_secs(10);
+/// The most that is read of what a process said before it ended.
+const LAST_WORDS: u64 = 4096;
+
+/// A process that is ready for the next job. Killed when dropped.
+pub struct Process {
+    child: Child,
+    connection: UnixStream,
+    pub guards: Guards,
+    base_bytes: u64,
+    most_bytes: u64,
+    granted: u64,
+    /// Whether it has had no job yet.
+    pub fresh: bool,
+}
+
+/// How a process ended that owed an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// By what it did.
+    Killed { cause: KillCause, reason: String },
+    /// By something else, as far as can be told.
+    Interrupted { cause: KillCause, reason: String },
+}
+
+impl Process {
+    /// Starts a process that may use `most_bytes` for an image.
+    pub fn start(program: &Path, most_bytes: u64) -> Result<Self, String> {
+        let start = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_read_timeout(Some(TICK))?;
+            ours.set_write_timeout(Some(TICK))?;
+            // No environment: it may hold passwords.
+            let child = Command::new(program)
+                .args([ARGUMENT, &most_bytes.to_string()])
+                .env_clear()
+                .current_dir("/")
+                .stdin(OwnedFd::from(theirs))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            Ok::<_, io::Error>((child, ours))
+        };
+        let (child, connection) =
+            start().map_err(|error| format!("{} could not be started to decode: {error}", program.display()))?;
+        let guards = Guards { seccomp: false, landlock: false };
+        let mut process =
+            Self { child, connection, guards, base_bytes: 0, most_bytes, granted: most_bytes, fresh: true };
+        let mut watch = Watch::start(process.id(), START);
+        match process.watched(&mut watch, |connection| read_frame(connection, 0)) {
+            Ok((Report::Ready { guards, base_bytes }, _)) => {
+                process.guards = guards;
+                process.base_bytes = base_bytes;
+                Ok(process)
+            }
+            Ok(_) => Err("the decoding process said something else than that it is ready".to_owned()),
+            Err(error) => {
+                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) =
+                    process.bury(&error, watch.overrun);
+                Err(format!("the decoding process ended at its start: {reason}"))
+            }
+        }
+    }
+
+    /// Decodes one image. `room` is called when many pixels must be held, and blocks until they may be; what it returns is held as
+    /// long as the pixels are. The outer error is the end of the process.
+    pub fn decode<R>(
+        &mut self,
+        job: &Job,
+        file: &[u8],
+        room: impl FnOnce(u64) -> Result<R, Error>,
+    ) -> Result<Result<Decoded, Error>, End> {
+        self.fresh = false;
+        let small = SMALL.min(job.limits.max_pixels);
+        let length = file.len() as u64;
+        let mut watch = Watch::start(self.id(), decode::cpu_time(small, length));
+        let mut asked = self.begin(small, length).and_then(|()| {
+            self.watched(&mut watch, |connection| {
+                write_frame(connection, &Order::Decode(job.clone()), file)?;
+                read_frame(connection, job.product_bytes())
+            })
+        });
+        let mut _held = None;
+        if let Ok((Report::Needs { pixels }, _)) = asked {
+            // Whatever it says, it gets no more than the largest image.
+            let pixels = pixels.min(job.limits.max_pixels);
+            match room(pixels) {
+                Ok(room) => _held = Some(room),
+                Err(error) => return Ok(Err(error)),
+            }
+            watch.restart(decode::cpu_time(pixels, length));
+            asked = self.begin(pixels, length).and_then(|()| {
+                self.watched(&mut watch, |connection| {
+                    write_frame(connection, &Order::Proceed, &[])?;
+                    read_frame(connection, job.product_bytes())
+                })
+            });
+        }
+        match asked {
+            Ok((Report::Decoded { size, format }, bytes)) => match wire::products(job, size, format, &bytes) {
+                Some(decoded) => Ok(Ok(decoded)),
+                None => Err(self.confused()),
+            },
+            Ok((Report::Failed(error), _)) => Ok(Err(error)),
+            Ok(_) => Err(self.confused()),
+            Err(error) => Err(self.bury(&error, watch.overrun)),
+        }
+    }
+
+    /// Lets the process try something that must be refused; says who refused it, or that nobody did.
+    pub fn attempt(&mut self, attempt: Attempt) -> Result<(), String> {
+        let mut watch = Watch::start(self.id(), START);
+        let asked = self.watched(&mut watch, |connection| {
+            write_frame(connection, &Order::Attempt(attempt), &[])?;
+            read_frame(connection, 0)
+        });
+        match asked {
+            Ok((Report::Attempted(result), _)) => result,
+            Ok(_) => Err("it said something else".to_owned()),
+            Err(error) => {
+                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = self.bury(&error, watch.overrun);
+                Err(reason)
+            }
+        }
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Allows the memory for an image.
+    fn begin(&mut self, pixels: u64, file_bytes: u64) -> io::Result<()> {
+        // Rounded, so that it seldom changes.
+        let bytes = decode::memory_of_one(pixels, file_bytes.next_multiple_of(1 << 20));
+        if bytes != self.granted {
+            guard::grant(self.id(), self.base_bytes, bytes, self.most_bytes)?;
+            self.granted = bytes;
+        }
+        Ok(())
+    }
+
+    fn watched<T>(&self, watch: &mut Watch, exchange: impl FnOnce(&mut Watched<'_>) -> io::Result<T>) -> io::Result<T> {
+        exchange(&mut Watched { stream: &self.connection, watch })
+    }
+
+    /// The end of a process whose answer makes no sense: something has taken it over.
+    fn confused(&mut self) -> End {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        End::Killed { cause: KillCause::Signal, reason: "its answer made no sense".to_owned() }
+    }
+
+    /// The end of a process that did not answer.
+    fn bury(&mut self, error: &io::Error, overrun: Option<Overrun>) -> End {
+        // Changes nothing about one that has ended by itself.
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        let mut last_words = Vec::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            let _ = stderr.take(LAST_WORDS).read_to_end(&mut last_words);
+        }
+        let last_words = String::from_utf8_lossy(&last_words);
+        match status {
+            Ok(status) => end_of(overrun, status.signal(), last_words.trim(), error),
+            Err(error) => End::Interrupted { cause: KillCause::Signal, reason: error.to_string() },
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What killed a process, by the signal that ended it and what it said on its standard error.
+fn end_of(overrun: Option<Overrun>, signal: Option<i32>, last_words: &str, error: &io::Error) -> End {
+    let killed = |cause, reason: String| End::Killed { cause, reason };
+    let interrupted = |cause, reason: String| End::Interrupted { cause, reason };
+    match (overrun, signal) {
+        (Some(Overrun::CpuTime(limit)), _) => {
+            killed(KillCause::Time, format!("it took more than {:.1} s of processor time", limit.as_secs_f64()))
+        }
+        (Some(Overrun::Starved(limit)), _) => {
+            interrupted(KillCause::Time, format!("it was not done after {} s", limit.as_secs()))
+        }
+        (Some(Overrun::Stopped), _) => interrupted(KillCause::Time, "it was stopped by a signal".to_owned()),
+        (None, Some(libc::SIGSYS)) => killed(KillCause::SystemCall, "it made a forbidden system call".to_owned()),
+        // What Rust's standard library says before it aborts.
+        (None, Some(libc::SIGABRT)) if last_words.starts_with("memory allocation of ") => {
+            killed(KillCause::Memory, "it needed more memory than an image of this size may take".to_owned())
+        }
+        (None, Some(signal @ (libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP))) => {
+            interrupted(KillCause::Signal, format!("signal {signal} from outside"))
+        }
+        (None, Some(signal)) => killed(KillCause::Signal, format!("signal {signal}{}", quoted(last_words))),
+        (None, None) => {
+            interrupted(KillCause::Signal, format!("it ended without an answer ({error}){}", quoted(last_words)))
+        }
+    }
+}
+
+fn quoted(last_words: &str) -> String {
+    match last_words.lines().next() {
+        None | Some("") => String::new(),
+        Some(line) => format!(": {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_has_a_cause() {
+        let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let allocation = "memory allocation of 4096 bytes failed";
+        let second = Duration::from_secs(1);
+        for (overrun, signal, last_words, image, cause) in [
+            (None, Some(libc::SIGSYS), "", true, KillCause::SystemCall),
+            (None, Some(libc::SIGABRT), allocation, true, KillCause::Memory),
+            (None, Some(libc::SIGABRT), "double free", true, KillCause::Signal),
+            (None, Some(libc::SIGSEGV), "", true, KillCause::Signal),
+            (None, Some(libc::SIGKILL), "", false, KillCause::Signal),
+            (None, None, "", false, KillCause::Signal),
+            (Some(Overrun::CpuTime(second)), Some(libc::SIGKILL), "", true, KillCause::Time),
+            (Some(Overrun::Stopped), Some(libc::SIGKILL), "", false, KillCause::Time),
+            (Some(Overrun::Starved(second)), Some(libc::SIGKILL), "", false, KillCause::Time),
+        ] {
+            let end = end_of(overrun, signal, last_words, &error);
+            let found = match &end {
+                End::Killed { cause, .. } => (true, *cause),
+                End::Interrupted { cause, .. } => (false, *cause),
+            };
+            assert_eq!(found, (image, cause), "{end:?}");
+        }
+    }
+}

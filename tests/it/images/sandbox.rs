@@ -1,0 +1,191 @@
+//! Guarantee 26: whatever the bytes, decoding costs the memory and time of one image, and one image.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use imgdex::testing::decode::{Preprocess, Sampling, Settings, memory};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+use crate::support::bombs::{self, Bomb};
+use crate::support::decoders::{Observed, decoders_of, runs, settings};
+use crate::support::poll;
+use crate::support::process;
+use crate::support::report::{report, scaled};
+
+const SAMPLING: Sampling = Sampling { preprocess: Preprocess::Imgdex1, size: 224 };
+
+fn fixture(name: &str) -> Bytes {
+    fs::read(fixture_path(name)).unwrap().into()
+}
+
+fn fixture_path(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images").join(name).to_str().unwrap().to_owned()
+}
+
+/// A stage with one decoder.
+fn alone() -> Observed {
+    Observed::new(1, SAMPLING)
+}
+
+fn send(pid: u32, signal: Signal) {
+    // It may have ended.
+    let _ = kill(Pid::from_raw(pid.try_into().unwrap()), signal);
+}
+
+#[tokio::test]
+async fn a_decoder_can_do_nothing_but_decode() {
+    let stage = alone();
+    let guard = stage.decoder.prepare().await.unwrap().to_string();
+    assert!(guard.contains("seccomp") && !guard.contains("no seccomp"), "{guard}");
+    let tried = stage.decoder.attempts().await.unwrap();
+    assert_eq!(tried.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["open", "write", "socket", "execute", "kill"]);
+    for (what, result) in tried {
+        assert_eq!(result.unwrap_err(), "it made a forbidden system call", "{what}");
+    }
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+}
+
+#[tokio::test]
+async fn bombs_cost_the_memory_and_time_of_one_image() {
+    for Bomb { name, file } in bombs::all() {
+        let Settings { max_pixels, max_file_bytes, .. } = settings(1);
+        let bound = memory(max_pixels, 1, max_file_bytes);
+        let stage = alone();
+        let peak = stage.peak_memory();
+        let start = Instant::now();
+        let result = stage.decoder.decode(file.into()).await.map(|picture| picture.size);
+        let took = start.elapsed();
+        let peak = peak.bytes();
+        println!("{name}: {result:?} after {took:?} with {} MiB", peak >> 20);
+        assert!(took < Duration::from_secs(30), "{name}: {took:?}");
+        assert!(peak < bound, "{name}: {peak} bytes, more than {bound}");
+        // The permit is back, and so is a decoder.
+        stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_decoder_has_no_environment_and_no_descriptor_but_its_own() {
+    let stage = alone();
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    for pid in stage.processes() {
+        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"", "the environment of {pid}");
+        let descriptors: BTreeMap<_, _> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), fs::read_link(entry.path()).unwrap()))
+            .collect();
+        let kinds: Vec<_> =
+            descriptors.values().map(|path| path.to_str().unwrap().split(':').next().unwrap()).collect();
+        assert_eq!(kinds, ["socket", "/dev/null", "pipe", "socket"], "{descriptors:?}");
+    }
+    assert_eq!(stage.processes().len(), 1);
+}
+
+#[tokio::test]
+async fn decoders_that_somebody_kills_cost_no_image() {
+    let images: u64 = scaled(60, 1000);
+    let stage = alone();
+    let file = fixture("baseline-420.jpg");
+    let mut kills = 0;
+    for image in 0..images {
+        // At every moment of a decoding: each image is met at most once, at a time that grows from image to image.
+        let pids = stage.processes();
+        let kill = pids.first().filter(|_| image % 3 == 0).map(|&pid| {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_micros(50 * (image % 200)));
+                send(pid, Signal::SIGKILL);
+            })
+        });
+        kills += usize::from(kill.is_some());
+        stage.decoder.decode(file.clone()).await.unwrap();
+        if let Some(kill) = kill {
+            kill.join().unwrap();
+        }
+    }
+    let counted = stage.killed("signal");
+    assert!(counted > 0, "no kill met a decoding");
+    report(26, format_args!("{images} images decoded, {kills} kills, {counted} of them while it decoded"));
+}
+
+#[tokio::test]
+async fn a_decoder_that_is_stopped_is_replaced() {
+    let stage = alone();
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    let stopped = stage.processes()[0];
+    send(stopped, Signal::SIGSTOP);
+    let start = Instant::now();
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(stage.killed("time"), 1);
+    assert!(!runs(stopped), "it still exists");
+    assert_ne!(stage.processes(), [stopped]);
+}
+
+#[tokio::test]
+async fn decoders_ignore_the_signals_that_are_meant_for_the_whole_group() {
+    let stage = alone();
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    let before = stage.processes();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        send(before[0], signal);
+    }
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    assert_eq!(stage.processes(), before);
+}
+
+#[tokio::test]
+async fn decoders_end_with_the_process_that_started_them_even_if_they_are_stopped() {
+    // Reads its second line never, so it stays.
+    let mut command = process::Open::start(&["embed", "--model", "stub", "-"]);
+    command.write_line(&fixture_url("rgb.png"));
+    let decoder = poll::until("a decoder", async || {
+        decoders_of(command.pid()).first().copied().ok_or_else(|| "there is none".to_owned())
+    })
+    .await;
+    send(decoder, Signal::SIGSTOP);
+    command.kill();
+    poll::until("the end of the decoder", async || if runs(decoder) { Err("it runs".to_owned()) } else { Ok(()) })
+        .await;
+}
+
+fn fixture_url(name: &str) -> String {
+    format!("file://{}", fixture_path(name))
+}
+
+/// Runs a command where the kernel knows no seccomp.
+async fn without_seccomp(arguments: &'static [&'static str]) -> process::Finished {
+    let (finished, awaited) = tokio::sync::oneshot::channel();
+    // Filters belong to a thread and what it starts.
+    thread::spawn(move || {
+        let rules = [(libc::SYS_seccomp, Vec::new())].into();
+        let refuse = SeccompAction::Errno(libc::ENOSYS as u32);
+        let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+        seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        let _ = finished.send(process::run_here(arguments, ""));
+    });
+    awaited.await.unwrap()
+}
+
+#[tokio::test]
+async fn where_the_kernel_refuses_seccomp_it_is_said_once_and_the_limits_stay() {
+    static IMAGES: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| ["rgb.png", "grey.png", "rgb.bmp"].map(fixture_path).into());
+    let arguments: Vec<&'static str> =
+        ["embed", "--model", "stub"].into_iter().chain(IMAGES.iter().map(String::as_str)).collect();
+    let embedded = without_seccomp(arguments.leak()).await;
+    assert_eq!(embedded.code, Some(0), "{}", embedded.stderr);
+    assert_eq!(embedded.stdout.lines().count(), 3);
+    assert_eq!(embedded.stderr.matches("this kernel refuses seccomp").count(), 1, "{}", embedded.stderr);
+    let checked = without_seccomp(&["doctor", "--output", "ndjson"]).await;
+    let line = checked.stdout.lines().find(|line| line.contains("\"decoders\"")).unwrap();
+    // Descriptors and files are refused without it as well; of the rest it says what is left.
+    assert!(line.contains("no seccomp") && !line.contains("open") && !line.contains("write"), "{line}");
+}
