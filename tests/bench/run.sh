@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 benchmarks=(
     bulk   # documents per second into Elasticsearch, beside the Python client
     vgg16  # features per second, beside stock Candle, onnxruntime, OpenVINO, ncnn and MNN
+    decode # CPU time to decode an image, in processes and on threads, beside Pillow
     flow   # from the queue to acknowledged documents: what it costs beside the network
     scan   # the embedded store's search, beside numpy, faiss and the memory's bandwidth
     recall # the emoji retrieval check, with the whole set
