@@ -3,10 +3,12 @@
 //! [`formats`] decodes, pure and synchronous; [`preprocess`] samples; this file is the stage around both.
 
 mod error;
+mod exif;
 pub mod formats;
 mod gif;
 mod jpeg;
 pub mod pixels;
+mod png;
 pub mod preprocess;
 pub mod raster;
 mod sniff;

@@ -157,8 +157,29 @@ fn high_bytes(buffer: &[u8]) -> Vec<u8> {
     words(buffer).map(|word| (word >> 8) as u8).collect()
 }
 
+/// The bytes of all pixels, without room for more: the vector does not grow by doubling.
+pub(super) fn gathered<const CHANNELS: usize>(size: Size, pixels: impl Iterator<Item = [u8; CHANNELS]>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size.pixels() as usize * CHANNELS);
+    for pixel in pixels {
+        bytes.extend(pixel);
+    }
+    bytes
+}
+
+/// The values of rows in which several share a byte, the first one in its highest bits. A row begins with a byte of its own.
+pub(super) fn unpacked<'a>(
+    rows: impl Iterator<Item = &'a [u8]>,
+    width: usize,
+    bits: usize,
+) -> impl Iterator<Item = u8> {
+    let (per_byte, mask) = (8 / bits, (255u16 >> (8 - bits)) as u8);
+    rows.flat_map(move |row| {
+        (0..width).map(move |x| row[x / per_byte] >> ((per_byte - 1 - x % per_byte) * bits) & mask)
+    })
+}
+
 /// Grey with alpha to RGBA.
-fn spread(buffer: &[u8]) -> Vec<u8> {
+pub(super) fn spread(buffer: &[u8]) -> Vec<u8> {
     buffer.as_chunks::<2>().0.iter().flat_map(|&[grey, alpha]| [grey, grey, grey, alpha]).collect()
 }
 
