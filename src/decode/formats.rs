@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
-use image::codecs::{bmp::BmpDecoder, tiff::TiffDecoder};
+use image::codecs::tiff::TiffDecoder;
 
 use super::raster::{Format, Limits, Raster, decoder_error, finish, size};
-use super::{Error, gif, jpeg, png, sniff, webp};
+use super::{Error, bmp, gif, jpeg, png, sniff, webp};
 
 /// The pixels that a decoder holds for the first frame of an image. Reads only the headers.
 ///
@@ -18,9 +18,7 @@ pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
         Format::Gif => gif::open(bytes, limits)?.size.pixels(),
         Format::WebP => webp::measure(bytes, limits)?,
         Format::Png => png::measure(bytes, limits)?.pixels(),
-        Format::Bmp => {
-            size(&BmpDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits)?.pixels()
-        }
+        Format::Bmp => bmp::measure(bytes, limits)?.pixels(),
         Format::Tiff => {
             size(&TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits)?.pixels()
         }
@@ -38,7 +36,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
         Format::Gif => gif::decode(bytes, limits),
         Format::WebP => webp::decode(bytes, limits),
         Format::Png => png::decode(bytes, limits),
-        Format::Bmp => finish(BmpDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits),
+        Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`formats`] decodes, pure and synchronous; [`preprocess`] samples; this file is the stage around both.
 
+mod bmp;
 mod error;
 mod exif;
 pub mod formats;
