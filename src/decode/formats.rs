@@ -15,7 +15,7 @@ pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
     let format = sniff::sniff(bytes, limits.allow_tiff)?;
     Ok(match format {
         Format::Jpeg => jpeg::open(bytes, limits)?.size.pixels(),
-        Format::Gif => gif::open(bytes, limits)?.size.pixels(),
+        Format::Gif => gif::measure(bytes, limits)?.pixels(),
         Format::WebP => webp::measure(bytes, limits)?,
         Format::Png => png::measure(bytes, limits)?.pixels(),
         Format::Bmp => bmp::measure(bytes, limits)?.pixels(),
