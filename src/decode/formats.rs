@@ -1,11 +1,7 @@
 //! Bytes to a raster: which decoder, and how large the image is. Pure, synchronous, limits before allocation.
 
-use std::io::Cursor;
-
-use image::codecs::tiff::TiffDecoder;
-
-use super::raster::{Format, Limits, Raster, decoder_error, finish, size};
-use super::{Error, bmp, gif, jpeg, png, sniff, webp};
+use super::raster::{Format, Limits, Raster};
+use super::{Error, bmp, gif, jpeg, png, sniff, tiff, webp};
 
 /// The pixels that a decoder holds for the first frame of an image. Reads only the headers.
 ///
@@ -19,9 +15,7 @@ pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
         Format::WebP => webp::measure(bytes, limits)?,
         Format::Png => png::measure(bytes, limits)?.pixels(),
         Format::Bmp => bmp::measure(bytes, limits)?.pixels(),
-        Format::Tiff => {
-            size(&TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits)?.pixels()
-        }
+        Format::Tiff => tiff::measure(bytes, limits)?.pixels(),
     })
 }
 
@@ -37,6 +31,6 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
         Format::WebP => webp::decode(bytes, limits),
         Format::Png => png::decode(bytes, limits),
         Format::Bmp => bmp::decode(bytes, limits),
-        Format::Tiff => finish(TiffDecoder::new(Cursor::new(bytes)).map_err(decoder_error(format))?, format, limits),
+        Format::Tiff => tiff::decode(bytes, limits),
     }
 }

@@ -13,6 +13,7 @@ mod png;
 pub mod preprocess;
 pub mod raster;
 mod sniff;
+mod tiff;
 mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
