@@ -1,9 +1,6 @@
-//! A decoded image, the limits on it, and the way from a decoder of the `image` crate to one.
+//! A decoded image, and the limits on it.
 
-use image::error::ImageError;
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder};
-
 use strum::IntoStaticStr;
 
 use super::Error;
@@ -77,8 +74,8 @@ const MAX_SIDE: u32 = 1 << 20;
 const MAX_PIXEL_BYTES: u64 = 8;
 /// What a decoder may allocate besides the image itself: colour profiles, tables, windows.
 pub const WORKING_MEMORY: u64 = 64 << 20;
-/// The most memory that a pixel takes while its image is decoded. The measured peaks, file and working memory apart: 12.1
-/// bytes for an animated WebP, 12.0 for a 16-bit PNG with alpha, 11.0 for a progressive CMYK JPEG; 3.0 for a common photograph.
+/// The most memory that a pixel takes while its image is decoded. The peaks, file and working memory apart: 12.0
+/// bytes for a 16-bit PNG or TIFF with alpha, 11.0 for a progressive CMYK JPEG; 3.0 for a common photograph.
 pub const BYTES_PER_PIXEL: u64 = 13;
 
 impl Limits {
@@ -111,52 +108,6 @@ impl Size {
     }
 }
 
-/// The size that a decoder of the `image` crate has read, checked.
-pub(super) fn size(decoder: &impl ImageDecoder, format: Format, limits: &Limits) -> Result<Size, Error> {
-    let (width, height) = decoder.dimensions();
-    let size = Size { width, height };
-    limits.check(format, size)?;
-    Ok(size)
-}
-
-/// Runs a decoder of the `image` crate from its header to the samples.
-pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Limits) -> Result<Raster, Error> {
-    let size = size(&decoder, format, limits)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let color = decoder.color_type();
-    let length = decoder.total_bytes();
-    if length > size.pixels() * MAX_PIXEL_BYTES {
-        return Err(Error::Variant { format: format.name(), reason: format!("{color:?} samples") });
-    }
-    decoder.set_limits(size.memory()).map_err(decoder_error(format))?;
-    let mut buffer = vec![0; length as usize];
-    decoder.read_image(&mut buffer).map_err(decoder_error(format))?;
-    Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation })
-}
-
-/// Converts samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.
-fn samples(format: Format, color: ColorType, buffer: Vec<u8>) -> Result<Samples, Error> {
-    Ok(match color {
-        ColorType::L8 => Samples::Grey8(buffer),
-        ColorType::La8 => Samples::Rgba8(spread(&buffer)),
-        ColorType::Rgb8 => Samples::Rgb8(buffer),
-        ColorType::Rgba8 => Samples::Rgba8(buffer),
-        ColorType::L16 => Samples::Grey16(words(&buffer).collect()),
-        ColorType::La16 => Samples::Rgba8(spread(&high_bytes(&buffer))),
-        ColorType::Rgb16 => Samples::Rgb8(high_bytes(&buffer)),
-        ColorType::Rgba16 => Samples::Rgba8(high_bytes(&buffer)),
-        other => return Err(Error::Variant { format: format.name(), reason: format!("{other:?} samples") }),
-    })
-}
-
-fn words(buffer: &[u8]) -> impl Iterator<Item = u16> {
-    buffer.as_chunks::<2>().0.iter().map(|word| u16::from_ne_bytes(*word))
-}
-
-fn high_bytes(buffer: &[u8]) -> Vec<u8> {
-    words(buffer).map(|word| (word >> 8) as u8).collect()
-}
-
 /// The bytes of all pixels, without room for more: the vector does not grow by doubling.
 pub(super) fn gathered<const CHANNELS: usize>(size: Size, pixels: impl Iterator<Item = [u8; CHANNELS]>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size.pixels() as usize * CHANNELS);
@@ -185,12 +136,4 @@ pub(super) fn spread(buffer: &[u8]) -> Vec<u8> {
 
 pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {
     Error::Malformed { format: format.name(), reason: reason.into() }
-}
-
-/// An error of the `image` crate, with the format's name.
-pub(super) fn decoder_error(format: Format) -> impl Fn(ImageError) -> Error {
-    move |error| match error {
-        ImageError::Unsupported(error) => Error::Variant { format: format.name(), reason: error.to_string() },
-        other => malformed(format, other.to_string()),
-    }
 }
