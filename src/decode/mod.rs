@@ -4,12 +4,16 @@
 //! [`formats`] decodes, pure and synchronous; [`preprocess`] samples; [`job`] is what is asked of one image; this file is the stage
 //! around them, [`sandbox`] the processes.
 
+mod bmp;
 mod error;
+mod exif;
+pub mod format;
 pub mod formats;
 mod gif;
 pub mod job;
 mod jpeg;
 pub mod pixels;
+mod png;
 pub mod preprocess;
 pub mod raster;
 mod room;
@@ -17,6 +21,7 @@ mod room;
 pub mod sandbox;
 mod sniff;
 mod thread;
+mod tiff;
 mod webp;
 
 use std::fmt;
@@ -28,12 +33,12 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::error::Error;
+pub use self::format::{Format, Size};
 use self::job::{Decoded, Job, Product, Request};
 use self::pixels::Pixels;
 use self::preprocess::Sampling;
 use self::preprocess::view::View;
 use self::raster::Limits;
-pub use self::raster::{Format, Size};
 use self::room::Room;
 use crate::metrics::Metrics;
 

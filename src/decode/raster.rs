@@ -1,45 +1,10 @@
-//! A decoded image, the limits on it, and the way from a decoder of the `image` crate to one.
+//! A decoded image, and the limits on it.
 
-use image::error::ImageError;
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder};
-
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
 
 use super::Error;
-
-/// Width and height of the image as it is stored, before any orientation is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Size {
-    pub width: u32,
-    pub height: u32,
-}
-
-/// The formats that are decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr, Serialize, Deserialize)]
-#[strum(serialize_all = "lowercase")]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// JPEG, baseline and progressive.
-    Jpeg,
-    /// PNG, the first frame of an APNG.
-    Png,
-    /// WebP, the first frame of an animation.
-    WebP,
-    /// GIF, the first frame.
-    Gif,
-    Bmp,
-    /// TIFF, only where it is allowed.
-    Tiff,
-}
-
-impl Format {
-    /// The name stored in documents.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-}
+use super::format::{Format, Size};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
@@ -79,8 +44,8 @@ const MAX_SIDE: u32 = 1 << 20;
 const MAX_PIXEL_BYTES: u64 = 8;
 /// What a decoder may allocate besides the image itself: colour profiles, tables, windows.
 pub const WORKING_MEMORY: u64 = 64 << 20;
-/// The most memory that a pixel takes while its image is decoded. The measured peaks, file and working memory apart: 12.1
-/// bytes for an animated WebP, 12.0 for a 16-bit PNG with alpha, 11.0 for a progressive CMYK JPEG; 3.0 for a common photograph.
+/// The most memory that a pixel takes while its image is decoded. The peaks, file and working memory apart: 12.0
+/// bytes for a 16-bit PNG or TIFF with alpha, 11.0 for a progressive CMYK JPEG; 3.0 for a common photograph.
 pub const BYTES_PER_PIXEL: u64 = 13;
 
 impl Limits {
@@ -113,65 +78,32 @@ impl Size {
     }
 }
 
-/// The size that a decoder of the `image` crate has read, checked.
-pub(super) fn size(decoder: &impl ImageDecoder, format: Format, limits: &Limits) -> Result<Size, Error> {
-    let (width, height) = decoder.dimensions();
-    let size = Size { width, height };
-    limits.check(format, size)?;
-    Ok(size)
-}
-
-/// Runs a decoder of the `image` crate from its header to the samples.
-pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Limits) -> Result<Raster, Error> {
-    let size = size(&decoder, format, limits)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let color = decoder.color_type();
-    let length = decoder.total_bytes();
-    if length > size.pixels() * MAX_PIXEL_BYTES {
-        return Err(Error::Variant { format, reason: format!("{color:?} samples") });
+/// The bytes of all pixels, without room for more: the vector does not grow by doubling.
+pub(super) fn gathered<const CHANNELS: usize>(size: Size, pixels: impl Iterator<Item = [u8; CHANNELS]>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size.pixels() as usize * CHANNELS);
+    for pixel in pixels {
+        bytes.extend(pixel);
     }
-    decoder.set_limits(size.memory()).map_err(decoder_error(format))?;
-    let mut buffer = vec![0; length as usize];
-    decoder.read_image(&mut buffer).map_err(decoder_error(format))?;
-    Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation })
+    bytes
 }
 
-/// Converts samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.
-fn samples(format: Format, color: ColorType, buffer: Vec<u8>) -> Result<Samples, Error> {
-    Ok(match color {
-        ColorType::L8 => Samples::Grey8(buffer),
-        ColorType::La8 => Samples::Rgba8(spread(&buffer)),
-        ColorType::Rgb8 => Samples::Rgb8(buffer),
-        ColorType::Rgba8 => Samples::Rgba8(buffer),
-        ColorType::L16 => Samples::Grey16(words(&buffer).collect()),
-        ColorType::La16 => Samples::Rgba8(spread(&high_bytes(&buffer))),
-        ColorType::Rgb16 => Samples::Rgb8(high_bytes(&buffer)),
-        ColorType::Rgba16 => Samples::Rgba8(high_bytes(&buffer)),
-        other => return Err(Error::Variant { format, reason: format!("{other:?} samples") }),
+/// The values of rows in which several share a byte, the first one in its highest bits. A row begins with a byte of its own.
+pub(super) fn unpacked<'a>(
+    rows: impl Iterator<Item = &'a [u8]>,
+    width: usize,
+    bits: usize,
+) -> impl Iterator<Item = u8> {
+    let (per_byte, mask) = (8 / bits, (255u16 >> (8 - bits)) as u8);
+    rows.flat_map(move |row| {
+        (0..width).map(move |x| row[x / per_byte] >> ((per_byte - 1 - x % per_byte) * bits) & mask)
     })
 }
 
-fn words(buffer: &[u8]) -> impl Iterator<Item = u16> {
-    buffer.as_chunks::<2>().0.iter().map(|word| u16::from_ne_bytes(*word))
-}
-
-fn high_bytes(buffer: &[u8]) -> Vec<u8> {
-    words(buffer).map(|word| (word >> 8) as u8).collect()
-}
-
 /// Grey with alpha to RGBA.
-fn spread(buffer: &[u8]) -> Vec<u8> {
+pub(super) fn spread(buffer: &[u8]) -> Vec<u8> {
     buffer.as_chunks::<2>().0.iter().flat_map(|&[grey, alpha]| [grey, grey, grey, alpha]).collect()
 }
 
 pub(super) fn malformed(format: Format, reason: impl Into<String>) -> Error {
     Error::Malformed { format, reason: reason.into() }
-}
-
-/// An error of the `image` crate, with the format's name.
-pub(super) fn decoder_error(format: Format) -> impl Fn(ImageError) -> Error {
-    move |error| match error {
-        ImageError::Unsupported(error) => Error::Variant { format, reason: error.to_string() },
-        other => malformed(format, other.to_string()),
-    }
 }

@@ -6,6 +6,8 @@ use super::{Error, Format};
 const TEXT_WINDOW: usize = 1024;
 /// Bytes of an unknown file that an error shows.
 const SHOWN: usize = 16;
+/// Brands of an ISO base media file that are read; files have a dozen at most.
+const MOST_BRANDS: usize = 64;
 
 /// Formats that are recognised by a prefix and not decoded.
 const REFUSED: [(&[u8], &str); 20] = [
@@ -58,8 +60,10 @@ fn refusal(bytes: &[u8]) -> Error {
     if let Some(&(_, format)) = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return unsupported(format, "");
     }
-    if let [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] = bytes {
-        return unsupported(isobmff(brand), "; convert it to JPEG, PNG or WebP");
+    if let [a, b, c, d, b'f', b't', b'y', b'p', box_ @ ..] = bytes {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let brands = &box_[..box_.len().min(length.saturating_sub(8))];
+        return unsupported(isobmff(brands), "; convert it to JPEG, PNG or WebP");
     }
     match markup(bytes) {
         Some("SVG") => unsupported("SVG", "; convert it to PNG"),
@@ -68,13 +72,21 @@ fn refusal(bytes: &[u8]) -> Error {
     }
 }
 
-/// The content of an ISO base media file (ISO/IEC 14496-12) by its major brand.
-fn isobmff(brand: &[u8]) -> &'static str {
-    match brand.get(..4) {
-        Some(b"avif" | b"avis") => "AVIF",
-        Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => "HEIC",
-        _ => "MP4 or a related video",
-    }
+/// The content of an ISO base media file (ISO/IEC 14496-12) by its brands: the major one, or else any that it is compatible
+/// with, for many writers name the container first and what it holds later.
+fn isobmff(file_type: &[u8]) -> &'static str {
+    // The major brand, a version, compatible brands. The smallest files keep a brand in the place of the version.
+    let brands = || file_type.as_chunks::<4>().0.iter().take(MOST_BRANDS);
+    let specific = brands().find_map(|brand| match brand {
+        b"avif" | b"avis" => Some("AVIF"),
+        b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" => Some("HEIC"),
+        b"crx " => Some("Canon CR3"),
+        b"jxl " => Some("JPEG XL"),
+        b"jp2 " | b"jpx " | b"jpm " | b"jph " | b"mjp2" => Some("JPEG 2000"),
+        _ => None,
+    });
+    let still = || brands().any(|brand| matches!(brand, b"mif1" | b"mif2" | b"msf1" | b"miaf"));
+    specific.or_else(|| still().then_some("HEIF")).unwrap_or("MP4 or a related video")
 }
 
 fn markup(bytes: &[u8]) -> Option<&'static str> {
@@ -121,6 +133,34 @@ mod tests {
             (b"MM\0*", Format::Tiff),
         ] {
             assert_eq!(sniff(bytes, true).unwrap(), format, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn media_files_are_told_by_all_their_brands() {
+        for (brands, expected) in [
+            ("avif\0\0\0\0", "AVIF"),
+            ("avis\0\0\0\0msf1avif", "AVIF"),
+            ("mif1\0\0\0\0mif1avifmiaf", "AVIF"),
+            ("msf1\0\0\0\0msf1avis", "AVIF"),
+            ("mif3avif", "AVIF"),
+            ("heic\0\0\0\0mif1heic", "HEIC"),
+            ("heix\0\0\0\0mif1heix", "HEIC"),
+            ("mif1\0\0\0\0mif1heic", "HEIC"),
+            ("mif1\0\0\0\0MiHEmiafheic", "HEIC"),
+            ("msf1\0\0\0\0hevcmsf1", "HEIC"),
+            ("mif1\0\0\0\0mif1miaf", "HEIF"),
+            ("crx \0\0\0\x01crx isom", "Canon CR3"),
+            ("jxl \0\0\0\0jxl ", "JPEG XL"),
+            ("jp2 \0\0\0\0jp2 ", "JPEG 2000"),
+            ("isom\0\0\0\0isommp42", "MP4 or a related video"),
+            ("qt  \0\0\0\0qt  ", "MP4 or a related video"),
+        ] {
+            let length = 8 + brands.len() as u32;
+            // What follows the box names no brand.
+            let file = [&length.to_be_bytes()[..], b"ftyp", brands.as_bytes(), b"heicavif"].concat();
+            let message = sniff(&file, false).unwrap_err().to_string();
+            assert_eq!(message, format!("{expected} is not supported; convert it to JPEG, PNG or WebP"), "{brands:?}");
         }
     }
 

@@ -79,8 +79,9 @@ impl From<Turn> for Orientation {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::decode::format::{Format, Size};
     use crate::decode::preprocess::Preprocess;
-    use crate::decode::raster::{Format, Raster, Samples, Size};
+    use crate::decode::raster::{Raster, Samples};
 
     #[test]
     fn a_crop_has_an_area_within_the_image() {
