@@ -64,7 +64,8 @@
 //! - `model::load` is the only match over architectures.
 //! - Traits are few, and each has several implementations: [`model::Model`]; instruction sets and the work compiled for them
 //!   in `simd`; Winograd's algorithms and the forward pass of any instruction set in `model::vgg16::kernels`.
-//! - `unsafe` stands in `simd`, in `model::vgg16::kernels` and in the embedded store's scan alone, each block with its reason.
+//! - `unsafe` stands in `simd`, in `model::vgg16::kernels`, in the embedded store's scan and in `decode::jpeg::libjpeg` alone, each
+//!   block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 
 mod atomic_file;

@@ -70,7 +70,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
                 .collect(),
         ),
     };
-    Ok(Raster { size, format: Format::Gif, samples, orientation: Orientation::NoTransforms })
+    Ok(Raster { size, format: Format::Gif, samples, orientation: Orientation::NoTransforms, missing: 0.0 })
 }
 
 fn decoder_error(error: &DecodingError) -> Error {

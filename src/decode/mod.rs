@@ -89,11 +89,13 @@ impl Decoder {
         let Settings { max_pixels, allow_tiff, .. } = self.settings;
         let Sampling { preprocess, size } = self.sampling;
         let headers = bytes.clone();
-        let measured = self.contained(move || formats::measure(&headers, &Limits { max_pixels, allow_tiff })).await?;
+        let measured = self
+            .contained(move || formats::measure(&headers, &Limits { max_pixels, allow_tiff, accept_truncated: 0 }))
+            .await?;
         // Not part of the image's own time.
         let room = self.room(measured).await?;
         self.contained(move || {
-            let raster = formats::decode(&bytes, &Limits { max_pixels: measured, allow_tiff })?;
+            let raster = formats::decode(&bytes, &Limits { max_pixels: measured, allow_tiff, accept_truncated: 0 })?;
             let pixels = preprocess.apply(&raster, size);
             let picture = Picture { pixels, size: raster.size, format: raster.format };
             // Held by the thread, which may still run after its caller has given up.

@@ -45,6 +45,9 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Whether TIFF is decoded.
     pub allow_tiff: bool,
+    /// How many per cent of a JPEG image may be missing where its file ends too early. What is there is decoded then, and the
+    /// rest is grey, as Pillow has it with `LOAD_TRUNCATED_IMAGES`. Usually 0.
+    pub accept_truncated: u8,
 }
 
 /// A decoded image: the samples of its first frame as the file stores them, row by row from the top.
@@ -56,6 +59,8 @@ pub struct Raster {
     pub samples: Samples,
     /// How a viewer would turn the image, from its EXIF data or TIFF tag; not applied yet.
     pub orientation: Orientation,
+    /// The share of the image that its file does not hold, 0 to 1; never more than [`Limits::accept_truncated`].
+    pub missing: f32,
 }
 
 /// Samples of a raster, interleaved.
@@ -131,7 +136,7 @@ pub(super) fn finish(mut decoder: impl ImageDecoder, format: Format, limits: &Li
     decoder.set_limits(size.memory()).map_err(decoder_error(format))?;
     let mut buffer = vec![0; length as usize];
     decoder.read_image(&mut buffer).map_err(decoder_error(format))?;
-    Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation })
+    Ok(Raster { size, format, samples: samples(format, color, buffer)?, orientation, missing: 0.0 })
 }
 
 /// Converts samples of any decoder to the four layouts. 16-bit colour keeps its high byte, as Pillow does.

@@ -23,7 +23,7 @@ fuzz() {
     local longest=4096 seeds=("tests/fixtures/corpus/$1")
     if [[ $1 == decode ]]; then
         longest=16384
-        seeds+=(tests/fixtures/images)
+        seeds+=(tests/fixtures/images tests/fixtures/jpeg)
     fi
     mkdir -p "tests/fuzz/corpus/$1"
     printf '== %s\n' "$1" >&2

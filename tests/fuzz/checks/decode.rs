@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn limits(max_pixels: u64) -> Limits {
-    Limits { max_pixels, allow_tiff: true }
+    Limits { max_pixels, allow_tiff: true, accept_truncated: 0 }
 }
 
 fn pixels(raster: &Raster) -> u64 {
