@@ -67,6 +67,9 @@ pub struct StoreArgs {
     /// Allow an API key or password over plain HTTP to a host other than this one
     #[arg(long, env = "IMGDEX_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_plain_http: bool,
+    /// Use a store whose vectors an earlier release made, which decoded JPEG a little differently
+    #[arg(long, env = "IMGDEX_ACCEPT_EARLIER_DECODER", value_parser = BoolishValueParser::new())]
+    pub accept_earlier_decoder: bool,
 }
 
 /// How features are computed.

@@ -28,6 +28,7 @@ impl StoreArgs {
             api_key: self.es_api_key.clone().map(SecretString::from),
             ca: self.es_ca.clone(),
             allow_plain_http: self.allow_plain_http,
+            accept_earlier: self.accept_earlier_decoder,
         })
     }
 }

@@ -15,17 +15,18 @@ use super::Format;
 use super::pixels::Pixels;
 use super::raster::Raster;
 
-/// A way of sampling a decoded image; the manifest names it by its id.
+/// A way from image files to network input; the manifest names it by its id, which changes with anything that changes a pixel. JPEG
+/// is decoded as libjpeg-turbo does it (accurate integer IDCT, fancy upsampling) by both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 pub enum Preprocess {
     /// As `keras.utils.load_img` samples.
-    #[serde(rename = "keras-imagenet-v1")]
-    #[strum(serialize = "keras-imagenet-v1")]
-    KerasImagenetV1,
+    #[serde(rename = "keras-imagenet-v2")]
+    #[strum(serialize = "keras-imagenet-v2")]
+    KerasImagenetV2,
     /// Orientation applied, alpha over white, antialiased bicubic.
-    #[serde(rename = "imgdex-1")]
-    #[strum(serialize = "imgdex-1")]
-    Imgdex1,
+    #[serde(rename = "imgdex-2")]
+    #[strum(serialize = "imgdex-2")]
+    Imgdex2,
 }
 
 /// How an image becomes the input of a network.
@@ -52,7 +53,7 @@ impl Preprocess {
     /// Samples an image to `size` x `size` RGB.
     pub fn apply(self, raster: &Raster, size: usize) -> Pixels {
         match self {
-            Self::KerasImagenetV1 => {
+            Self::KerasImagenetV2 => {
                 // Pillow turns TIFF when it loads it, other formats only when asked, and Keras does not ask.
                 let orientation = match raster.format {
                     Format::Tiff => raster.orientation,
@@ -60,7 +61,7 @@ impl Preprocess {
                 };
                 nearest(&Lines::new(raster, orientation, Alpha::Drop, WideGrey::Clip), size)
             }
-            Self::Imgdex1 => {
+            Self::Imgdex2 => {
                 let lines = Lines::new(raster, raster.orientation, Alpha::OverWhite, WideGrey::HighByte);
                 bicubic::resize(&lines, size)
             }

@@ -228,8 +228,8 @@ fn corrupted_files_give_an_image_or_an_error_and_never_a_panic() {
             }
             let result = catch_unwind(|| {
                 decode(&corrupted, &LIMITS).map(|raster| {
-                    Preprocess::KerasImagenetV1.apply(&raster, 224);
-                    Preprocess::Imgdex1.apply(&raster, 224);
+                    Preprocess::KerasImagenetV2.apply(&raster, 224);
+                    Preprocess::Imgdex2.apply(&raster, 224);
                 })
             });
             match result {

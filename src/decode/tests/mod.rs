@@ -15,7 +15,7 @@ fn stage(permits: usize, timeout: Duration) -> Decoder {
 }
 
 fn stage_with(settings: Settings) -> Decoder {
-    Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex1, size: 224 })
+    Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex2, size: 224 })
 }
 
 const LONG: Duration = Duration::from_mins(1);

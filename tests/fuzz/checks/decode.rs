@@ -17,7 +17,7 @@ pub fn check(bytes: &[u8]) {
         Ok(raster) => {
             holds_its_pixels(&raster);
             is_refused_for_one_pixel_less(&bytes, &raster);
-            for way in [Preprocess::KerasImagenetV1, Preprocess::Imgdex1] {
+            for way in [Preprocess::KerasImagenetV2, Preprocess::Imgdex2] {
                 way.apply(&raster, 224);
             }
         }

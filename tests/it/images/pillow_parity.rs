@@ -12,7 +12,7 @@ use imgdex::testing::decode::{Preprocess, Sampling};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];
+const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV2), ("vgg16", Preprocess::Imgdex2)];
 
 #[derive(Deserialize)]
 struct Fixture {
