@@ -28,6 +28,8 @@ pub struct EmbeddedImage {
     pub size: Size,
     /// The format of the file, by its magic bytes.
     pub format: Format,
+    /// Whether a part of the image is missing in its file.
+    pub truncated: bool,
     pub embedding: Embedding,
 }
 
@@ -55,9 +57,9 @@ impl Embedder {
     /// Decodes an image and computes its features.
     pub async fn embed(&self, bytes: Bytes, priority: Priority) -> Result<EmbeddedImage, Error> {
         let picture = self.metrics.timed(Stage::Decode, self.decoder.decode(bytes)).await?;
-        let (size, format) = (picture.size, picture.format);
+        let (size, format, truncated) = (picture.size, picture.format, picture.missing > 0.0);
         let embedding = self.metrics.timed(Stage::Extract, self.extractor.embed(picture.pixels, priority)).await?;
-        Ok(EmbeddedImage { size, format, embedding })
+        Ok(EmbeddedImage { size, format, truncated, embedding })
     }
 }
 

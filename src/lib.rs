@@ -65,8 +65,8 @@
 //! - Traits are few, and each has several implementations: [`model::Model`]; instruction sets and the work compiled for them
 //!   in `simd`; Winograd's algorithms and the forward pass of any instruction set in `model::vgg16::kernels`.
 //! - On Linux the bytes of an image are read by [`decode`]'s processes alone, which can do nothing else.
-//! - `unsafe` stands in `simd`, in `model::vgg16::kernels`, in the embedded store's scan and at the start of a decoding process
-//!   alone, each block with its reason.
+//! - `unsafe` stands in `simd`, in `model::vgg16::kernels`, in the embedded store's scan, in `decode::jpeg::libjpeg` and at the start
+//!   of a decoding process alone, each block with its reason.
 //! - Deliberately absent: statics, an actor framework, a plugin registry, retries hidden in a transport.
 
 mod atomic_file;

@@ -67,6 +67,9 @@ pub struct StoreArgs {
     /// Allow an API key or password over plain HTTP to a host other than this one
     #[arg(long, env = "IMGDEX_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub allow_plain_http: bool,
+    /// Use a store whose vectors an earlier release made, which decoded JPEG a little differently
+    #[arg(long, env = "IMGDEX_ACCEPT_EARLIER_DECODER", value_parser = BoolishValueParser::new())]
+    pub accept_earlier_decoder: bool,
 }
 
 /// How features are computed.
@@ -141,6 +144,9 @@ pub struct FetchArgs {
     /// Decode TIFF too
     #[arg(long, env = "IMGDEX_ALLOW_TIFF", value_parser = BoolishValueParser::new())]
     pub allow_tiff: bool,
+    /// Decode a JPEG whose file ends too early if at most so many per cent of the image are missing; the missing part is grey
+    #[arg(long, env = "IMGDEX_ACCEPT_TRUNCATED", value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
+    pub accept_truncated: u8,
 }
 
 /// The broker, its exchange and its queues.

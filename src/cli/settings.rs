@@ -24,6 +24,7 @@ impl StoreArgs {
             api_key: self.es_api_key.clone().map(SecretString::from),
             ca: self.es_ca.clone(),
             allow_plain_http: self.allow_plain_http,
+            accept_earlier: self.accept_earlier_decoder,
         })
     }
 }
@@ -76,6 +77,7 @@ impl FetchArgs {
             max_pixels: self.max_image_pixels,
             max_file_bytes: self.max_image_bytes,
             allow_tiff: self.allow_tiff,
+            accept_truncated: self.accept_truncated,
             permits: cores(),
             isolation: decode::Isolation::best(),
         }

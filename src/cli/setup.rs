@@ -14,7 +14,7 @@ use crate::fetch::{self, Fetcher};
 use crate::metrics::Metrics;
 use crate::model::manifest::Manifest;
 use crate::sources::{Source, Sources};
-use crate::store::{self, ErrorKind, Store, StoreMeta, check_meta};
+use crate::store::{self, ErrorKind, Store, StoreMeta};
 
 /// Opens the store of the arguments, without connecting to it.
 pub fn store(args: &StoreArgs) -> Result<Store, Error> {
@@ -54,7 +54,7 @@ pub async fn ensure_embedded(store: &Store, model: &Manifest) -> Result<(), Erro
 
 fn recorded(meta: &StoreMeta, store: &Store, args: &ModelArgs) -> Result<Manifest, Error> {
     let model = find_model(args.model.as_ref().unwrap_or(&meta.model))?;
-    check_meta(meta, &model, store)?;
+    store.check_meta(meta, &model)?;
     Ok(model)
 }
 

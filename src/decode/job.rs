@@ -36,6 +36,8 @@ pub struct Decoded {
     pub size: Size,
     /// The format of the original, by its magic bytes.
     pub format: Format,
+    /// The share of the image that its file lacks, 0 to 1.
+    pub missing: f32,
     pub products: Vec<Product>,
 }
 
@@ -53,7 +55,7 @@ impl Job {
                 Product::Pixels(sampling.preprocess.apply_to(&raster, view, sampling.size))
             }
         });
-        Ok(Decoded { size: raster.size, format: raster.format, products: products.collect() })
+        Ok(Decoded { size: raster.size, format: raster.format, missing: raster.missing, products: products.collect() })
     }
 
     /// Bytes of all products.

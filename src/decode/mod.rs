@@ -50,6 +50,8 @@ pub struct Picture {
     pub size: Size,
     /// The format of the original, by its magic bytes.
     pub format: Format,
+    /// The share of the image that its file lacks, 0 to 1.
+    pub missing: f32,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// Whether TIFF is decoded.
     pub allow_tiff: bool,
+    /// The most that may be missing of a JPEG whose file ends too early, in per cent.
+    pub accept_truncated: u8,
     /// How many images are decoded at once.
     pub permits: usize,
     pub isolation: Isolation,
@@ -161,17 +165,17 @@ impl Decoder {
     /// Decodes one image and samples all of it for the model.
     pub async fn decode(&self, bytes: Bytes) -> Result<Picture, Error> {
         let request = Request::Pixels { sampling: self.sampling, view: View::default() };
-        let Decoded { size, format, products } = self.run(bytes, vec![request]).await?;
+        let Decoded { size, format, missing, products } = self.run(bytes, vec![request]).await?;
         match products.into_iter().next() {
-            Some(Product::Pixels(pixels)) => Ok(Picture { pixels, size, format }),
+            Some(Product::Pixels(pixels)) => Ok(Picture { pixels, size, format, missing }),
             None => Err(Error::Stopped),
         }
     }
 
     /// Decodes one image once, for all that is asked of it.
     pub async fn run(&self, bytes: Bytes, requests: Vec<Request>) -> Result<Decoded, Error> {
-        let Settings { max_pixels, allow_tiff, .. } = self.settings;
-        let job = Job { limits: Limits { max_pixels, allow_tiff }, requests };
+        let Settings { max_pixels, allow_tiff, accept_truncated, .. } = self.settings;
+        let job = Job { limits: Limits { max_pixels, allow_tiff, accept_truncated }, requests };
         let permit = self.permit().await?;
         match &self.backend {
             #[cfg(target_os = "linux")]

@@ -12,6 +12,9 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Whether TIFF is decoded.
     pub allow_tiff: bool,
+    /// How many per cent of a JPEG image may be missing where its file ends too early. What is there is decoded then, and the
+    /// rest is grey, as Pillow has it with `LOAD_TRUNCATED_IMAGES`. Usually 0.
+    pub accept_truncated: u8,
 }
 
 /// A decoded image: the samples of its first frame as the file stores them, row by row from the top.
@@ -23,6 +26,8 @@ pub struct Raster {
     pub samples: Samples,
     /// How a viewer would turn the image, from its EXIF data or TIFF tag; not applied yet.
     pub orientation: Orientation,
+    /// The share of the image that its file does not hold, 0 to 1; never more than [`Limits::accept_truncated`].
+    pub missing: f32,
 }
 
 /// Samples of a raster, interleaved.

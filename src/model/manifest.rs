@@ -52,6 +52,18 @@ pub struct Manifest {
     pub deviations: Option<[f32; 3]>,
     /// The weight file; a test double has none.
     pub weights: Option<Weights>,
+    /// Fingerprints that this model had in earlier releases.
+    #[serde(default)]
+    pub earlier: Vec<Earlier>,
+}
+
+/// A fingerprint of an earlier release: vectors of a store that has it are not those of this release, but close to them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    pub fingerprint: String,
+    /// What was different, as a clause.
+    pub differs: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
@@ -231,8 +243,8 @@ mod tests {
     #[test]
     fn fingerprints_are_golden() {
         let fingerprint = |name| Manifest::find(name).unwrap().fingerprint();
-        assert_eq!(fingerprint("vgg16"), "e5e6ee591ab8d94177376b0b0e8ff7f64d6ac000d91a85213f04bbc29e6f6d89");
-        assert_eq!(fingerprint("vgg16-keras"), "a968a376d9cc100b4cb16ae9ba9627e5ab53ad64b63fb97bfb667310e03e025c");
+        assert_eq!(fingerprint("vgg16"), "52e1986ecca580bfa04dace46e72c0ade2507486cc906b3ec514a9c3c0a5bfcd");
+        assert_eq!(fingerprint("vgg16-keras"), "0c2328c749c4455e6e6799a819324f61165e3be82206ee9de3290aab43a64838");
     }
 
     #[test]
@@ -241,7 +253,7 @@ mod tests {
         assert_eq!(
             canonical,
             "name=vgg16-keras\nnetwork=vgg16\nlayer=block5_pool\npooling=max\ndims=512\nnormalisation=l2\n\
-             nonnegative=true\npreprocess=keras-imagenet-v1\ninput_size=224\nresize=nearest\nchannel_order=bgr\n\
+             nonnegative=true\npreprocess=keras-imagenet-v2\ninput_size=224\nresize=nearest\nchannel_order=bgr\n\
              means=103.939,116.779,123.68\n\
              weights=d322682d98ebbe412f3853268057206aa6a3fce95978d4079006494d938d9a52\n"
         );
@@ -277,8 +289,8 @@ mod tests {
             assert_eq!(Manifest::find(&manifest.name).unwrap(), *manifest, "file and table disagree on the name");
             assert!(manifest.deviations.is_none_or(|deviations| deviations.iter().all(|deviation| *deviation > 0.0)));
             let resize = match manifest.preprocess {
-                Preprocess::KerasImagenetV1 => Resize::Nearest,
-                Preprocess::Imgdex1 => Resize::Bicubic,
+                Preprocess::KerasImagenetV2 => Resize::Nearest,
+                Preprocess::Imgdex2 => Resize::Bicubic,
             };
             assert_eq!(manifest.resize, resize, "{}", manifest.name);
         }
@@ -297,7 +309,7 @@ mod tests {
         assert!(Manifest::parse("x", text).is_ok());
         assert!(Manifest::parse("x", &format!("colour = 1\n{text}")).is_err());
         assert!(Manifest::parse("x", &format!("{text}sha1 = \"\"\n")).is_err());
-        assert!(Manifest::parse("x", &text.replace("imgdex-1", "imgdex-2")).is_err());
+        assert!(Manifest::parse("x", &text.replace("imgdex-2", "imgdex-0")).is_err());
         assert!(Manifest::parse("x", &text.replace("pooling = \"max\"", "pooling = \"avg\"")).is_err());
     }
 }

@@ -130,7 +130,8 @@ struct Content {
 }
 
 fn document(reference: ImageReference, content: Content, embedded: EmbeddedImage) -> Document {
-    let EmbeddedImage { size, format, embedding } = embedded;
+    let EmbeddedImage { size, format, truncated, embedding } = embedded;
+    let format = format.name();
     Document {
         id: reference.id,
         url: reference.url.map(String::from).unwrap_or_default(),
@@ -139,7 +140,7 @@ fn document(reference: ImageReference, content: Content, embedded: EmbeddedImage
         width: size.width,
         height: size.height,
         bytes: content.bytes,
-        format: format.name().to_owned(),
+        format: if truncated { format!("{format}-truncated") } else { format.to_owned() },
         content_sha256: content.sha256,
         indexed_at_ms: now_ms(),
         metadata: reference.metadata,

@@ -21,7 +21,7 @@ pub struct Document {
     pub height: u32,
     /// Size of the image file in bytes.
     pub bytes: u64,
-    /// `jpeg`, `png`, ...
+    /// `jpeg`, `png`, ...; `jpeg-truncated` where a part of the image is missing in its file.
     pub format: String,
     /// SHA-256 of the image file, hexadecimal.
     pub content_sha256: String,

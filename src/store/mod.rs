@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 pub use self::document::{Document, Stored, Tombstone, Write, WriteOutcome};
 use self::elasticsearch::mapping;
 pub use self::error::{Blocked, Error, ErrorKind};
-pub use self::meta::StoreMeta;
+pub use self::meta::{Acceptance, StoreMeta};
 pub use self::query::{Hit, Query, Target, check_mode};
 pub use self::revision::Revision;
 pub use self::settings::Settings;
@@ -22,8 +22,13 @@ use crate::model::manifest::Manifest;
 
 /// Refuses the store or export that has this metadata where it was made for another model, or for another mapping than
 /// this release writes.
-pub fn check_meta(meta: &StoreMeta, model: &Manifest, owner: &impl std::fmt::Display) -> Result<(), Error> {
-    meta.check(model, mapping::CURRENT_VERSION, owner)
+pub fn check_meta(
+    meta: &StoreMeta,
+    model: &Manifest,
+    acceptance: &Acceptance,
+    owner: &impl std::fmt::Display,
+) -> Result<(), Error> {
+    meta.check(model, mapping::CURRENT_VERSION, acceptance, owner)
 }
 
 /// Where documents are kept.
@@ -41,7 +46,9 @@ impl Store {
     /// [`ErrorKind::Address`], or [`ErrorKind::Io`] where a named file (the certificate authority) cannot be read.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         match settings.address.expose_secret().split_once(':') {
-            Some(("sqlite", path)) => Ok(Self::Embedded(embedded::Embedded::open(path.as_ref())?)),
+            Some(("sqlite", path)) => {
+                Ok(Self::Embedded(embedded::Embedded::open(path.as_ref(), settings.accept_earlier)?))
+            }
             Some(("http" | "https", _)) => Ok(Self::Elasticsearch(elasticsearch::Elasticsearch::open(settings)?)),
             _ => Err(Error::new(&"(address)", ErrorKind::Address("unknown scheme".to_owned()))),
         }
@@ -73,7 +80,23 @@ impl Store {
     /// [`ErrorKind::Missing`] or [`ErrorKind::Mismatch`], or any failure to find out.
     pub async fn check(&self, model: &Manifest) -> Result<(), Error> {
         let meta = self.meta().await?.ok_or_else(|| Error::new(self, ErrorKind::Missing))?;
-        check_meta(&meta, model, self)
+        self.check_meta(&meta, model)
+    }
+
+    /// Refuses the store, which has this metadata, as [`check_meta`] does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`].
+    pub fn check_meta(&self, meta: &StoreMeta, model: &Manifest) -> Result<(), Error> {
+        check_meta(meta, model, self.acceptance(), self)
+    }
+
+    /// What it was opened to accept.
+    pub fn acceptance(&self) -> &Acceptance {
+        match self {
+            Self::Embedded(store) => store.acceptance(),
+            Self::Elasticsearch(store) => store.acceptance(),
+        }
     }
 
     /// Refuses a store that takes no writes now, besides what [`Self::check`] refuses.

@@ -14,4 +14,6 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// Whether credentials may go over plain HTTP to another host.
     pub allow_plain_http: bool,
+    /// Whether a store of an earlier fingerprint of its model is used.
+    pub accept_earlier: bool,
 }

@@ -24,7 +24,7 @@ fuzz() {
     if [[ $1 == decode ]]; then
         # Long enough for what costs much by repetition.
         longest=4194304
-        seeds+=(tests/fixtures/images tests/fixtures/odd)
+        seeds+=(tests/fixtures/images tests/fixtures/jpeg tests/fixtures/odd)
     fi
     mkdir -p "tests/fuzz/corpus/$1"
     printf '== %s\n' "$1" >&2

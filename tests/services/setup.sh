@@ -78,6 +78,8 @@ for what; do
             check_rust
             need gcc cc --version
             need libc6-dev test -e /usr/include/stdlib.h
+            # The vector code of the JPEG decoder; without it the build succeeds, and JPEG is decoded more slowly.
+            need nasm nasm -v
             need curl curl --version
             need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
             need unzip unzip -v
@@ -110,6 +112,7 @@ for what; do
         fuzz)
             check_rust
             need g++ c++ --version
+            need nasm nasm -v
             check_cargo_fuzz
             ;;
         *) die "nothing known about $what" ;;

@@ -195,7 +195,7 @@ async fn store(args: &DoctorArgs) -> Finding {
     let checked = async {
         let Some(meta) = store.meta().await? else { return Ok(None) };
         let manifest = find_model(args.model.model.as_ref().unwrap_or(&meta.model))?;
-        store::check_meta(&meta, &manifest, &store)?;
+        store.check_meta(&meta, &manifest)?;
         Ok::<_, Error>(Some((meta, store.count().await?, store.count_tombstones().await?)))
     };
     match tokio::time::timeout(TIMEOUT, checked).await {

@@ -40,7 +40,7 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Error> {
     let model = ModelArgs { model: Some(export.meta.model.clone()), ..ModelArgs::default() };
     let store = setup::store(&args.store)?;
     let manifest = setup::model_for_write(&store, &model).await?;
-    check_meta(&export.meta, &manifest, &name)?;
+    check_meta(&export.meta, &manifest, store.acceptance(), &name)?;
     setup::ensure_embedded(&store, &manifest).await?;
 
     let mut progress = Progress::start(None, "documents");

@@ -205,7 +205,7 @@ fn record(store: &Store, index: Index, counts: Counts, common: &Common) -> Recor
 /// Why the store does not fit the model asked for, or the catalogue's model of the name that it records.
 fn meta_problem(meta: &StoreMeta, store: &Store, common: &Common) -> Option<String> {
     match Manifest::find(common.model.as_ref().unwrap_or(&meta.model)) {
-        Ok(model) => store::check_meta(meta, &model, store).err().map(|error| error.to_string()),
+        Ok(model) => store.check_meta(meta, &model).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
             }
         }
     };
-    Ok(Raster { size: header.size, format: Format::Bmp, samples, orientation: Orientation::NoTransforms })
+    Ok(Raster { size: header.size, format: Format::Bmp, samples, orientation: Orientation::NoTransforms, missing: 0.0 })
 }
 
 /// The rows in the order of the file.

@@ -40,7 +40,13 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
             }),
         )),
     };
-    Ok(Raster { size: frame.canvas, format: Format::Gif, samples, orientation: Orientation::NoTransforms })
+    Ok(Raster {
+        size: frame.canvas,
+        format: Format::Gif,
+        samples,
+        orientation: Orientation::NoTransforms,
+        missing: 0.0,
+    })
 }
 
 fn damaged(reason: impl Into<String>) -> Error {

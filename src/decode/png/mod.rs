@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     }
     let packed = unfiltered(&file, size)?;
     let samples = samples(&file, size, packed)?;
-    Ok(Raster { size, format: Format::Png, samples, orientation: file.orientation() })
+    Ok(Raster { size, format: Format::Png, samples, orientation: file.orientation(), missing: 0.0 })
 }
 
 /// Samples as the file packs them.

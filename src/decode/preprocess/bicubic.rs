@@ -251,6 +251,7 @@ mod tests {
                     samples,
                     size: Size { width: width as u32, height: height as u32 },
                     orientation: Orientation::NoTransforms,
+                    missing: 0.0,
                     format: Format::Png,
                 };
                 let lines = Lines::new(&raster, Alpha::OverWhite, WideGrey::HighByte);

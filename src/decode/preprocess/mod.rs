@@ -17,17 +17,18 @@ use super::Format;
 use super::pixels::Pixels;
 use super::raster::Raster;
 
-/// A way of sampling a decoded image; the manifest names it by its id.
+/// A way from image files to network input; the manifest names it by its id, which changes with anything that changes a pixel. JPEG
+/// is decoded as libjpeg-turbo does it (accurate integer IDCT, fancy upsampling) by both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum Preprocess {
     /// As `keras.utils.load_img` samples.
-    #[serde(rename = "keras-imagenet-v1")]
-    #[strum(serialize = "keras-imagenet-v1")]
-    KerasImagenetV1,
+    #[serde(rename = "keras-imagenet-v2")]
+    #[strum(serialize = "keras-imagenet-v2")]
+    KerasImagenetV2,
     /// Orientation applied, alpha over white, antialiased bicubic.
-    #[serde(rename = "imgdex-1")]
-    #[strum(serialize = "imgdex-1")]
-    Imgdex1,
+    #[serde(rename = "imgdex-2")]
+    #[strum(serialize = "imgdex-2")]
+    Imgdex2,
 }
 
 /// How an image becomes the input of a network.
@@ -59,7 +60,7 @@ impl Preprocess {
     /// Samples what the view shows of the image, which is upright where this way of sampling makes it so.
     pub fn apply_to(self, raster: &Raster, view: &View, size: usize) -> Pixels {
         let lines = match self {
-            Self::KerasImagenetV1 => {
+            Self::KerasImagenetV2 => {
                 // Pillow turns TIFF when it loads it, other formats only when asked, and Keras does not ask.
                 let orientation = match raster.format {
                     Format::Tiff => raster.orientation,
@@ -67,7 +68,7 @@ impl Preprocess {
                 };
                 Lines::new(raster, Alpha::Drop, WideGrey::Clip).turned(orientation)
             }
-            Self::Imgdex1 => Lines::new(raster, Alpha::OverWhite, WideGrey::HighByte).turned(raster.orientation),
+            Self::Imgdex2 => Lines::new(raster, Alpha::OverWhite, WideGrey::HighByte).turned(raster.orientation),
         };
         let lines = match &view.crop {
             Some(crop) => lines.cropped(crop),
@@ -75,8 +76,8 @@ impl Preprocess {
         };
         let lines = lines.turned(view.turn.into());
         match self {
-            Self::KerasImagenetV1 => nearest(&lines, size),
-            Self::Imgdex1 => bicubic::resize(&lines, size),
+            Self::KerasImagenetV2 => nearest(&lines, size),
+            Self::Imgdex2 => bicubic::resize(&lines, size),
         }
     }
 }

@@ -110,9 +110,10 @@ mod tests {
             format: Format::Png,
             samples: Samples::Grey8(vec![1, 2, 3, 4, 5, 6]),
             orientation: Orientation::NoTransforms,
+            missing: 0.0,
         };
         let seen = |crop: Option<Crop>, turn, size| {
-            let pixels = Preprocess::KerasImagenetV1.apply_to(&raster, &View { crop, turn }, size);
+            let pixels = Preprocess::KerasImagenetV2.apply_to(&raster, &View { crop, turn }, size);
             pixels.as_rgb().chunks(3).map(|pixel| pixel[0]).collect::<Vec<_>>()
         };
         let right = Crop::new(1.0 / 3.0, 0.0, 2.0 / 3.0, 1.0);

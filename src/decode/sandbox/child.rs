@@ -92,9 +92,9 @@ fn decode(connection: &mut File, job: &Job, file: &[u8]) -> io::Result<()> {
         }
     }
     match contained(|| job.run(file, measured)) {
-        Ok(Decoded { size, format, products }) => {
+        Ok(Decoded { size, format, missing, products }) => {
             let bytes: Vec<_> = products.iter().map(Product::as_bytes).collect();
-            write_frame(connection, &Report::Decoded { size, format }, &bytes.concat())
+            write_frame(connection, &Report::Decoded { size, format, missing }, &bytes.concat())
         }
         Err(error) => write_frame(connection, &Report::Failed(error), &[]),
     }

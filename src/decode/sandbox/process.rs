@@ -116,8 +116,8 @@ impl Process {
             });
         }
         match asked {
-            Ok((Report::Decoded { size, format }, bytes)) => match wire::products(job, size, format, &bytes) {
-                Some(decoded) => Ok(Ok(decoded)),
+            Ok((Report::Decoded { size, format, missing }, bytes)) => match wire::products(job, &bytes) {
+                Some(products) => Ok(Ok(Decoded { size, format, missing, products })),
                 None => Err(self.confused()),
             },
             Ok((Report::Failed(error), _)) => Ok(Err(error)),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::guard::Guards;
-use crate::decode::job::{Decoded, Job};
+use crate::decode::job::{Job, Product};
 use crate::decode::{Error, Format, Size};
 
 /// The longest message: a job, or an error that quotes its file.
@@ -43,6 +43,7 @@ pub enum Report {
     Decoded {
         size: Size,
         format: Format,
+        missing: f32,
     },
     Failed(Error),
     /// What came of an attempt: an error that says who refused it.
@@ -100,14 +101,14 @@ pub fn read_frame<M: DeserializeOwned>(from: &mut impl Read, most: usize) -> io:
 }
 
 /// The products of a job from the bytes of its report; `None` unless they are exactly those.
-pub fn products(job: &Job, size: Size, format: Format, mut bytes: &[u8]) -> Option<Decoded> {
+pub fn products(job: &Job, mut bytes: &[u8]) -> Option<Vec<Product>> {
     let mut products = Vec::with_capacity(job.requests.len());
     for request in &job.requests {
         let (product, rest) = bytes.split_at_checked(request.bytes())?;
         products.push(request.product(product)?);
         bytes = rest;
     }
-    bytes.is_empty().then_some(Decoded { size, format, products })
+    bytes.is_empty().then_some(products)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod hostile;
+mod jpeg;
 
 use super::*;
 use crate::decode::preprocess::Preprocess;
@@ -12,11 +13,12 @@ fn stage() -> Decoder {
         max_pixels: 1_000_000,
         max_file_bytes: 1 << 20,
         allow_tiff: false,
+        accept_truncated: 0,
         permits: 1,
         isolation: Isolation::Threads,
     };
     let metrics = Arc::new(Metrics::new("vgg16", "portable").unwrap());
-    Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex1, size: 224 }, metrics)
+    Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex2, size: 224 }, metrics)
 }
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn an_image_comes_out_sampled_with_its_size_and_format() {
 
 #[tokio::test]
 async fn one_decoding_gives_all_that_is_asked_for() {
-    let request = |size, view| Request::Pixels { sampling: Sampling { preprocess: Preprocess::Imgdex1, size }, view };
+    let request = |size, view| Request::Pixels { sampling: Sampling { preprocess: Preprocess::Imgdex2, size }, view };
     let crop = Crop::new(0.25, 0.25, 0.5, 0.5);
     let requests = vec![request(8, View::default()), request(16, View { crop, turn: Turn::Mirror })];
     let decoded = stage().run(hostile::fixture("rgb.png").into(), requests).await.unwrap();

@@ -73,7 +73,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     let directory = &layout.directory;
     let turned =
         exif::by_number(directory.number_of(ORIENTATION)?.map(|number| number as u32), directory.bytes_of(XMP));
-    Ok(Raster { size: layout.size, format: Format::Tiff, samples, orientation: turned })
+    Ok(Raster { size: layout.size, format: Format::Tiff, samples, orientation: turned, missing: 0.0 })
 }
 
 impl<'a> Layout<'a> {

@@ -40,7 +40,13 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
         lossless::check_alpha(rest, image.size)?;
     }
     let samples = on_canvas(pixels(&image, container.alpha)?, &container);
-    Ok(Raster { size: container.canvas, format: Format::WebP, samples, orientation: container.orientation() })
+    Ok(Raster {
+        size: container.canvas,
+        format: Format::WebP,
+        samples,
+        orientation: container.orientation(),
+        missing: 0.0,
+    })
 }
 
 fn pixels(image: &Image<'_>, alpha: bool) -> Result<Samples, Error> {

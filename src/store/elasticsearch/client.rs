@@ -316,8 +316,13 @@ mod tests {
     }
 
     fn open(address: &str, api_key: Option<&str>, allow_plain_http: bool) -> Result<Client, store::Error> {
-        let settings =
-            Settings { address: address.into(), api_key: api_key.map(Into::into), ca: None, allow_plain_http };
+        let settings = Settings {
+            address: address.into(),
+            api_key: api_key.map(Into::into),
+            ca: None,
+            allow_plain_http,
+            accept_earlier: false,
+        };
         Client::new(&Address::parse(address).unwrap(), &settings)
     }
 
@@ -354,6 +359,7 @@ mod tests {
             api_key: None,
             ca: Some(file.clone()),
             allow_plain_http: false,
+            accept_earlier: false,
         };
         let address = Address::parse("https://es.example/images").unwrap();
         let open = || Client::new(&address, &settings).err().map(|error| error.to_string());

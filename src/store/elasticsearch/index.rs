@@ -57,7 +57,7 @@ impl Elasticsearch {
         const BLOCKING: [&str; 3] = ["write", "read_only", "read_only_allow_delete"];
         let blocked = |cause, reason| Err(self.error(ErrorKind::Blocked { cause, reason }));
         let indices = self.indices().await?.ok_or_else(|| self.error(ErrorKind::Missing))?;
-        self.common_meta(&indices)?.check(model, CURRENT_VERSION, self)?;
+        self.common_meta(&indices)?.check(model, CURRENT_VERSION, &self.acceptance, self)?;
         let [index] = &indices[..] else {
             let names: Vec<_> = indices.iter().map(|index| index.name.as_str()).collect();
             let found = format!("of {}", names.join(" and "));
@@ -86,7 +86,7 @@ impl Elasticsearch {
             return Err(self.mismatch("the mapping's number of dimensions", found, expected, advice));
         }
         if let Some(meta) = self.meta().await? {
-            meta.check(model, CURRENT_VERSION, self)?;
+            meta.check(model, CURRENT_VERSION, &self.acceptance, self)?;
             return self.put_template().await;
         }
         self.put_template().await?;
@@ -125,12 +125,12 @@ impl Elasticsearch {
     /// moment, or the alias was removed.
     async fn adopt(&self, model: &Manifest, index: &str) -> Result<(), Error> {
         if let Some(meta) = self.meta().await? {
-            return meta.check(model, CURRENT_VERSION, self);
+            return meta.check(model, CURRENT_VERSION, &self.acceptance, self);
         }
         let State::Index(found) = self.state(index).await? else {
             return Err(self.error(ErrorKind::Unavailable(format!("{index} was removed while it was inspected"))));
         };
-        self.common_meta(&[found])?.check(model, CURRENT_VERSION, self)?;
+        self.common_meta(&[found])?.check(model, CURRENT_VERSION, &self.acceptance, self)?;
         let add = json!({ "add": { "index": index, "alias": self.alias, "is_write_index": true } });
         let added = self.change(Method::Post, "_aliases", json!({ "actions": [add] })).await;
         added.map_err(|error| self.failed(&error, Access::Write))

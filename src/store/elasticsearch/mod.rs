@@ -28,7 +28,7 @@ use self::error_class::{ErrorClass, OVERLOAD};
 pub use self::index::{Counts, SEVERAL_INDICES};
 use self::live::Selection;
 use self::query::ReadBody;
-use super::{Blocked, Error, ErrorKind, Hit, Query, Settings, Stored, Target, Write, WriteOutcome};
+use super::{Acceptance, Blocked, Error, ErrorKind, Hit, Query, Settings, Stored, Target, Write, WriteOutcome};
 
 /// An alias in a cluster.
 pub struct Elasticsearch {
@@ -36,6 +36,7 @@ pub struct Elasticsearch {
     alias: String,
     /// The address without credentials.
     name: String,
+    acceptance: Acceptance,
 }
 
 /// Whether a request reads or writes. A missing index is an error to a reader and a pause to a writer.
@@ -52,7 +53,13 @@ impl Elasticsearch {
         let address = Address::parse(settings.address.expose_secret())
             .map_err(|reason| Error::new(&"(address)", ErrorKind::Address(reason)))?;
         let client = Client::new(&address, settings)?;
-        Ok(Self { client, name: format!("{}{}", address.base, address.alias), alias: address.alias })
+        let name = format!("{}{}", address.base, address.alias);
+        Ok(Self { client, name, alias: address.alias, acceptance: Acceptance::new(settings.accept_earlier) })
+    }
+
+    /// See [`super::Store::acceptance`].
+    pub fn acceptance(&self) -> &Acceptance {
+        &self.acceptance
     }
 
     /// See [`super::Store::write`].

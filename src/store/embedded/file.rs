@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::error::Error;
 use crate::model::manifest::Manifest;
-use crate::store::{self, ErrorKind, StoreMeta};
+use crate::store::{self, Acceptance, ErrorKind, StoreMeta};
 
 /// SQLite's `application_id` in the file's header: "imgd".
 const APPLICATION_ID: i32 = 0x696d_6764;
@@ -88,6 +88,7 @@ pub(super) struct Location {
     given: PathBuf,
     /// Absolute, so that SQLite takes every name for a file: `:memory:` alone would not be one.
     path: PathBuf,
+    acceptance: Acceptance,
 }
 
 /// A connection to a file that is a store.
@@ -151,11 +152,15 @@ enum FileKind {
 }
 
 impl Location {
-    pub(super) fn new(path: &Path) -> Result<Self, store::Error> {
+    pub(super) fn new(path: &Path, acceptance: Acceptance) -> Result<Self, store::Error> {
         let absolute = std::path::absolute(path).map_err(|error| {
             store::Error::new(&format_args!("sqlite:{}", path.display()), ErrorKind::Address(error.to_string()))
         });
-        Ok(Self { given: path.to_owned(), path: absolute? })
+        Ok(Self { given: path.to_owned(), path: absolute?, acceptance })
+    }
+
+    pub(super) fn acceptance(&self) -> &Acceptance {
+        &self.acceptance
     }
 
     /// Connects to the store; `None` where there is no file or an empty one.
@@ -198,7 +203,7 @@ impl Location {
         });
         let kind = created.map_err(|error| self.sqlite(error))?;
         match self.accept(kind)? {
-            Some((meta, _)) => meta.check(model, mapping_version, self),
+            Some((meta, _)) => meta.check(model, mapping_version, &self.acceptance, self),
             None => Err(self.error(ErrorKind::Io("it stayed empty".to_owned()))),
         }
     }

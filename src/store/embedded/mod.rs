@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use self::file::{ConnectionSlot, File, Location};
 use self::search::Searcher;
-use super::{Blocked, Error, ErrorKind, Hit, Query, StoreMeta, Stored, Write, WriteOutcome};
+use super::{Acceptance, Blocked, Error, ErrorKind, Hit, Query, StoreMeta, Stored, Write, WriteOutcome};
 use crate::model::manifest::Manifest;
 
 /// A SQLite file.
@@ -55,10 +55,15 @@ impl Embedded {
     /// # Errors
     /// [`ErrorKind::Address`] for a path that cannot be made absolute: an empty one, or a relative one without a current
     /// folder.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let location = Location::new(path)?;
+    pub fn open(path: &Path, accept_earlier: bool) -> Result<Self, Error> {
+        let location = Location::new(path, Acceptance::new(accept_earlier))?;
         let (writer, reader, searcher) = Default::default();
         Ok(Self { inner: Arc::new(Inner { location, writer, reader, searcher }) })
+    }
+
+    /// See [`super::Store::acceptance`].
+    pub fn acceptance(&self) -> &Acceptance {
+        self.inner.location.acceptance()
     }
 
     /// See [`super::Store::meta`]. An empty file is a store that does not exist yet.

@@ -47,7 +47,13 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().expect("STORE");
     let count: u64 = arguments.next().expect("COUNT").parse().expect("COUNT is a number");
-    let settings = store::Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false };
+    let settings = store::Settings {
+        address: address.into(),
+        api_key: None,
+        ca: None,
+        allow_plain_http: false,
+        accept_earlier: false,
+    };
     let store = Arc::new(Store::open(&settings).unwrap());
     let mut random = fastrand::Rng::with_seed(7);
     let documents: Vec<_> = (0..count).map(|number| document(number, &mut random)).collect();

@@ -22,10 +22,16 @@ async fn main() {
         "threads" => Isolation::Threads,
         other => panic!("{other} is neither processes nor threads"),
     };
-    let settings =
-        Settings { max_pixels: 100_000_000, max_file_bytes: 32 << 20, allow_tiff: true, permits: PERMITS, isolation };
+    let settings = Settings {
+        max_pixels: 100_000_000,
+        max_file_bytes: 32 << 20,
+        allow_tiff: true,
+        accept_truncated: 0,
+        permits: PERMITS,
+        isolation,
+    };
     let metrics = Arc::new(Metrics::new("vgg16", "none").unwrap());
-    let decoder = Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex1, size: 224 }, metrics);
+    let decoder = Decoder::new(settings, Sampling { preprocess: Preprocess::Imgdex2, size: 224 }, metrics);
     for path in arguments {
         let file = Bytes::from(fs::read(&path).unwrap());
         decode(&decoder, &file, PERMITS * 2).await;

@@ -72,7 +72,9 @@ async fn main() {
 
     let folder = std::env::temp_dir().join(format!("imgdex-scan-bench-{}", std::process::id()));
     let address = format!("sqlite:{}", folder.join("store.db").display()).into();
-    let store = Store::open(&Settings { address, api_key: None, ca: None, allow_plain_http: false }).unwrap();
+    let store =
+        Store::open(&Settings { address, api_key: None, ca: None, allow_plain_http: false, accept_earlier: false })
+            .unwrap();
     store.create(&Manifest::find("vgg16").unwrap()).await.unwrap();
     let mut random = fastrand::Rng::with_seed(7);
     let started = Instant::now();

@@ -17,7 +17,7 @@ pub fn check(bytes: &[u8]) {
         Ok(raster) => {
             holds_its_pixels(&raster);
             is_refused_for_one_pixel_less(&bytes, &raster);
-            for way in [Preprocess::KerasImagenetV1, Preprocess::Imgdex1] {
+            for way in [Preprocess::KerasImagenetV2, Preprocess::Imgdex2] {
                 way.apply(&raster, 224);
             }
         }
@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn limits(max_pixels: u64) -> Limits {
-    Limits { max_pixels, allow_tiff: true }
+    Limits { max_pixels, allow_tiff: true, accept_truncated: 0 }
 }
 
 fn pixels(raster: &Raster) -> u64 {

@@ -1,5 +1,6 @@
 //! The commands on the embedded store: output, exit codes, settings. And README's tour of all of them.
 
+mod earlier;
 mod tour;
 
 use std::io::Write;

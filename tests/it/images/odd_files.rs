@@ -7,8 +7,8 @@ use std::path::Path;
 use imgdex::testing::decode::{Limits, Preprocess, decode};
 use sha2::{Digest, Sha256};
 
-const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV1), ("vgg16", Preprocess::Imgdex1)];
-const LIMITS: Limits = Limits { max_pixels: 1_000_000, allow_tiff: true };
+const MODELS: [(&str, Preprocess); 2] = [("vgg16-keras", Preprocess::KerasImagenetV2), ("vgg16", Preprocess::Imgdex2)];
+const LIMITS: Limits = Limits { max_pixels: 1_000_000, allow_tiff: true, accept_truncated: 0 };
 
 /// The files that are refused, and how the reason begins. `damaged` is what no decoder makes sense of; `this kind of` is what
 /// another one would show.

@@ -18,7 +18,7 @@ use crate::support::poll;
 use crate::support::process;
 use crate::support::report::{report, scaled};
 
-const SAMPLING: Sampling = Sampling { preprocess: Preprocess::Imgdex1, size: 224 };
+const SAMPLING: Sampling = Sampling { preprocess: Preprocess::Imgdex2, size: 224 };
 
 fn fixture(name: &str) -> Bytes {
     fs::read(fixture_path(name)).unwrap().into()

@@ -129,7 +129,8 @@ async fn elasticsearch_agrees_with_numpy() {
 async fn the_embedded_store_agrees_with_numpy() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("sqlite:{}", folder.path().join("store.db").display());
-    let settings = Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false };
+    let settings =
+        Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false, accept_earlier: false };
     let store = Store::open(&settings).unwrap();
     fill(&store).await;
     agrees(&store).await;

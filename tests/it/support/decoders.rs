@@ -17,6 +17,7 @@ pub fn settings(permits: usize) -> Settings {
         max_pixels: 1_000_000,
         max_file_bytes: 32 << 20,
         allow_tiff: true,
+        accept_truncated: 0,
         permits,
         isolation: Isolation::Processes { program: env!("CARGO_BIN_EXE_imgdex").into() },
     }

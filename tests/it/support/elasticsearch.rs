@@ -14,7 +14,7 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn settings(address: impl Into<String>) -> Settings {
-    Settings { address: address.into().into(), api_key: None, ca: None, allow_plain_http: false }
+    Settings { address: address.into().into(), api_key: None, ca: None, allow_plain_http: false, accept_earlier: false }
 }
 
 pub(crate) fn model() -> Manifest {

@@ -1,5 +1,6 @@
 //! Guarantee 21: an index that is not for this program is refused and left as it is.
 
+use imgdex::testing::model::Manifest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -30,6 +31,11 @@ async fn create(flow: &Flow, what: &str) -> (String, &'static [&'static str]) {
             flow.create_index("stub").await;
             change_meta(&index, "fingerprint", "0123".into()).await;
             (index, &["fingerprint is 0123", "index the images again"])
+        }
+        "an earlier fingerprint" => {
+            flow.create_index("stub").await;
+            change_meta(&index, "fingerprint", earlier_fingerprint().into()).await;
+            (index, &["an earlier release made it with the same model", "--accept-earlier-decoder"])
         }
         "another mapping version" => {
             flow.create_index("stub").await;
@@ -75,9 +81,15 @@ async fn change_meta(index: &str, key: &str, value: Value) {
     put(&format!("{index}/_mapping"), json!({"_meta": meta})).await;
 }
 
-const CASES: [&str; 6] = [
+/// Of the stub, in the release before.
+fn earlier_fingerprint() -> String {
+    Manifest::find("stub").unwrap().earlier.remove(0).fingerprint
+}
+
+const CASES: [&str; 7] = [
     "another model",
     "another fingerprint",
+    "an earlier fingerprint",
     "another mapping version",
     "a changed mapping",
     "not made by imgdex",
@@ -119,4 +131,29 @@ async fn a_foreign_index_is_refused_and_left_as_it_is() {
         21,
         format!("{count} foreign indices: refused with the reason by worker, mappings apply and index; none changed"),
     );
+}
+
+#[tokio::test]
+async fn an_index_of_the_earlier_decoder_is_used_where_that_is_accepted() {
+    const FLAG: &str = "--accept-earlier-decoder";
+    let flow = Flow::without_index().await;
+    let (index, _) = create(&flow, "an earlier fingerprint").await;
+    flow.publish(&[flow.images.url("/good/0")], &[]).await;
+    let mut worker = flow.worker_with(&[FLAG]).await;
+    flow.until_documents(1).await;
+    assert_eq!(worker.log().matches("the store holds vectors of an earlier release").count(), 1, "{}", worker.log());
+    assert_eq!(worker.terminate().await, Some(0));
+
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images/baseline-444.jpg");
+    let address = flow.alias.address();
+    let search = ["search", "--store", &address, file];
+    assert_eq!(run(&search, "").await.code, Some(64));
+    for command in [&search[..], &["index", "--store", &address, file]] {
+        let accepted = run(&[command, &[FLAG]].concat(), "").await;
+        assert_eq!(accepted.code, Some(0), "{command:?}: {accepted:?}");
+        assert_eq!(accepted.stderr.matches("the store holds vectors of an earlier release").count(), 1, "{accepted:?}");
+    }
+    // The index stays what it is.
+    let (_, mapping) = request(Method::GET, &format!("{index}/_mapping"), None).await;
+    assert_eq!(mapping[&index]["mappings"]["_meta"]["fingerprint"], earlier_fingerprint());
 }

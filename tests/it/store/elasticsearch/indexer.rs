@@ -18,8 +18,13 @@ fn document(id: &str) -> Document {
 }
 
 fn indexer(stub: &ElasticsearchStub, settings: Settings) -> Indexer {
-    let settings_of_store =
-        StoreSettings { address: stub.store().into(), api_key: None, ca: None, allow_plain_http: false };
+    let settings_of_store = StoreSettings {
+        address: stub.store().into(),
+        api_key: None,
+        ca: None,
+        allow_plain_http: false,
+        accept_earlier: false,
+    };
     let store = Store::open(&settings_of_store).unwrap();
     Indexer::start(Arc::new(store), settings, Arc::new(Metrics::new("stub", "stub").unwrap()))
 }

@@ -23,7 +23,14 @@ fn model() -> Manifest {
 
 fn open(path: &Path) -> Store {
     let address = format!("sqlite:{}", path.display());
-    Store::open(&Settings { address: address.into(), api_key: None, ca: None, allow_plain_http: false }).unwrap()
+    Store::open(&Settings {
+        address: address.into(),
+        api_key: None,
+        ca: None,
+        allow_plain_http: false,
+        accept_earlier: false,
+    })
+    .unwrap()
 }
 
 /// A new store, its file, and its folder, which is removed when dropped.
@@ -201,7 +208,10 @@ async fn a_missing_store_is_an_error_until_it_is_created() {
 
 async fn store_at(path: &str) -> Result<(), Error> {
     let address = format!("sqlite:{path}").into();
-    Store::open(&Settings { address, api_key: None, ca: None, allow_plain_http: false })?.count().await.map(|_| ())
+    Store::open(&Settings { address, api_key: None, ca: None, allow_plain_http: false, accept_earlier: false })?
+        .count()
+        .await
+        .map(|_| ())
 }
 
 #[tokio::test]
