@@ -234,7 +234,7 @@ fn directories_and_tiles_of_tiff_are_bounded() {
     bounded("circle", &patched(directory + 2 + 12 * count, &(directory as u32).to_le_bytes())).unwrap();
     refused("directory", &patched(directory, &[0xff, 0xff]), "its directory is cut off");
     let strips = patched(entry(273) + 4, &u32::MAX.to_le_bytes());
-    assert!(matches!(bounded("strips", &strips), Err(Error::Malformed { format: "tiff", .. })));
+    assert!(matches!(bounded("strips", &strips), Err(Error::Malformed { format: Format::Tiff, .. })));
     // Tags of rows per strip and of compression become those of a huge tile.
     let mut tiles = patched(entry(278), &[322u16.to_le_bytes(), 4u16.to_le_bytes()].concat());
     tiles[entry(278) + 8..][..4].copy_from_slice(&(1u32 << 31).to_le_bytes());
