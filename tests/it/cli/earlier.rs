@@ -27,7 +27,7 @@ fn a_store_of_the_earlier_decoder_is_used_only_where_that_is_accepted() {
         &["search", &query][..],
         &index,
         &["mappings", "apply", "--model", "stub"],
-        &["mappings", "prune", "--older-than", "99d"],
+        &["mappings", "prune", "--tombstones", "--older-than", "99d"],
     ];
     for command in commands {
         let refused = home.run(&[command, &store].concat()).exits(64);

@@ -149,8 +149,12 @@ fn lying_headers() -> Vec<Bad> {
     all.push(bad("png-with-less-than-it-says", png(9_000, 9_000).with(&little()), "malformed_image"));
     all.push(bad("png-without-pixels", png(10, 10).with(&[]), "malformed_image"));
     let frame = find("baseline-420.jpg", &[0xff, 0xc0]);
-    let arithmetic = patched("baseline-420.jpg", frame, &[0xff, 0xc9]);
-    all.push(bad("jpeg-of-a-coding-that-it-is-not", arithmetic, "malformed_image"));
+    for (what, process) in [("lossless", 0xc3), ("hierarchical", 0xc5), ("lossless-arithmetic", 0xcb)] {
+        let jpeg = patched("baseline-420.jpg", frame, &[0xff, process]);
+        all.push(bad(format!("jpeg-said-to-be-{what}"), jpeg, "unsupported_format"));
+    }
+    let progressive = patched("baseline-420.jpg", frame, &[0xff, 0xc2]);
+    all.push(bad("jpeg-said-to-be-progressive", progressive, "malformed_image"));
     // A chunk that claims two gigabytes.
     let exif = find("oriented.webp", b"EXIF") + 4;
     all.push(bad(
