@@ -23,6 +23,8 @@ pub mod decode {
     pub use crate::decode::pixels::Pixels;
     pub use crate::decode::preprocess::{Preprocess, Sampling};
     pub use crate::decode::raster::{Limits, Raster, Samples};
+    #[cfg(target_os = "linux")]
+    pub use crate::decode::sandbox::wire::Attempt;
     pub use crate::decode::{Decoder, Error, Isolation, Settings, memory};
 }
 

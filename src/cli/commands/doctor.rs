@@ -149,9 +149,7 @@ async fn decoders(layers: &Layers) -> Finding {
         let decoder = Decoder::new(settings, manifest.sampling(), metrics);
         let failed = |error: decode::Error| Error::new(Exit::Io, error.to_string());
         let guard = decoder.prepare().await.map_err(failed)?;
-        let tried = decoder.attempts().await.map_err(failed)?.into_iter();
-        let allowed: Vec<_> = tried.filter(|(_, result)| result.is_ok()).map(|(what, _)| what).collect();
-        Ok::<_, Error>((guard, allowed))
+        Ok::<_, Error>((guard, decoder.escapes().await.map_err(failed)?))
     };
     match checked.await {
         Ok((guard, allowed)) if allowed.is_empty() => {

@@ -18,6 +18,8 @@ use crate::outcome::KillCause;
 
 /// To load the program and restrict itself.
 const START: Duration = Duration::from_secs(10);
+/// To be refused what it tries.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// The most that is read of what a process said before it ended.
 const LAST_WORDS: u64 = 4096;
 
@@ -128,7 +130,7 @@ impl Process {
 
     /// Lets the process try something that must be refused; says who refused it, or that nobody did.
     pub fn attempt(&mut self, attempt: Attempt) -> Result<(), String> {
-        let mut watch = Watch::start(self.id(), START);
+        let mut watch = Watch::start(self.id(), ATTEMPT);
         let asked = self.watched(&mut watch, |connection| {
             write_frame(connection, &Order::Attempt(attempt), &[])?;
             read_frame(connection, 0)

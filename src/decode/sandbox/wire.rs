@@ -51,7 +51,7 @@ pub enum Report {
 }
 
 /// Something that a decoder must not be able to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Attempt {
     /// Open a file for reading.
@@ -64,9 +64,16 @@ pub enum Attempt {
     Execute,
     /// Signal another process.
     Kill,
+    /// Use up all memory.
+    Memory,
+    /// Use a processor for ever.
+    Time,
 }
 
 impl Attempt {
+    /// What would reach something outside the process.
+    pub const ESCAPES: [Self; 5] = [Self::Open, Self::Write, Self::Socket, Self::Execute, Self::Kill];
+
     pub fn name(self) -> &'static str {
         self.into()
     }
