@@ -6,8 +6,8 @@ use super::hostile::{LIMITS, fixture, peak_memory};
 use crate::decode::Error;
 use crate::decode::formats::decode;
 
-/// What a refused or decoded small file may cost.
-const MEMORY: u64 = 100 << 20;
+/// What a refused or decoded small file may cost, and the tests beside it in this process.
+const MEMORY: u64 = 512 << 20;
 const TIME: Duration = Duration::from_secs(10);
 
 /// Decodes within bounds of memory and time.
