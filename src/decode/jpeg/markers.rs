@@ -67,6 +67,8 @@ pub(super) struct Headers<'a> {
     pub(super) arithmetic: bool,
     /// The contents of the first EXIF segment.
     pub(super) exif: Option<&'a [u8]>,
+    /// The contents of the last XMP segment.
+    pub(super) xmp: Option<&'a [u8]>,
     pub(super) table_streams: usize,
     /// The file up to a segment that is cut off, or to the next image behind one that lacks its end marker.
     pub(super) whole: &'a [u8],
@@ -97,7 +99,7 @@ impl<'a> Headers<'a> {
     /// Reads the segments of the first image up to its last scan.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         let mut headers: Option<Self> = None;
-        let (mut exif, mut table_streams, mut whole) = (None, 0, bytes);
+        let (mut exif, mut xmp, mut table_streams, mut whole) = (None, None, 0, bytes);
         let mut at = 2;
         while let Some((marker, body)) = next_marker(bytes, at) {
             at = body;
@@ -144,14 +146,15 @@ impl<'a> Headers<'a> {
                     }
                     headers.check_scans()?;
                 }
-                (APP1, frame) if exif.is_none() && frame.as_ref().is_none_or(|frame| frame.scans.is_empty()) => {
-                    exif = segment.strip_prefix(b"Exif\0\0");
+                (APP1, frame) if frame.as_ref().is_none_or(|frame| frame.scans.is_empty()) => {
+                    exif = exif.or_else(|| segment.strip_prefix(b"Exif\0\0"));
+                    xmp = segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0").or(xmp);
                 }
                 _ => {}
             }
         }
         let headers = headers.ok_or_else(|| damaged("it has no frame header"))?;
-        Ok(Self { exif, table_streams, whole, ..headers })
+        Ok(Self { exif, xmp, table_streams, whole, ..headers })
     }
 
     /// A frame header, if it is of a kind that is decoded.
@@ -186,6 +189,7 @@ impl<'a> Headers<'a> {
             process,
             arithmetic: marker > JPG,
             exif: None,
+            xmp: None,
             table_streams: 0,
             whole: &[],
             has_end: false,

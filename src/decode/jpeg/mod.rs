@@ -5,12 +5,10 @@
 mod libjpeg;
 mod markers;
 
-use image::metadata::Orientation;
-
 use self::libjpeg::{Bounds, Decoded, ENDED, Failure, Layout};
 use self::markers::{Headers, Place};
 use super::raster::{Limits, Raster, Samples, WORKING_MEMORY, malformed};
-use super::{Error, Format, Size};
+use super::{Error, Format, Size, exif};
 
 /// The longest side that libjpeg decodes.
 const MAX_SIDE: u32 = 65_500;
@@ -63,7 +61,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     if missing > f32::from(limits.accept_truncated) / 100.0 {
         return Err(truncated(missing, limits));
     }
-    let orientation = headers.exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
+    let orientation = exif::orientation(headers.exif, headers.xmp);
     let samples = match layout {
         Layout::Grey => Samples::Grey8(samples),
         Layout::Rgb | Layout::RgbOfCmyk => Samples::Rgb8(samples),

@@ -164,6 +164,20 @@ fn the_first_of_several_exif_blocks_counts() {
     assert_eq!(orientation(&fixture("420.jpg")), image::metadata::Orientation::NoTransforms);
 }
 
+/// As Pillow's `ImageOps.exif_transpose`.
+#[test]
+fn xmp_turns_an_image_only_where_exif_does_not() {
+    let xmp = |value: &str| {
+        let text = format!("http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><d tiff:Orientation=\"{value}\"/></x:xmpmeta>");
+        segment(0xe1, text.as_bytes())
+    };
+    let orientation = |bytes: &[u8]| decode(bytes, &LIMITS).unwrap().orientation;
+    let plain = fixture("420.jpg");
+    assert_eq!(orientation(&before(&plain, 0xc0, &xmp("6"))), image::metadata::Orientation::Rotate90);
+    let both = before(&fixture("two-exif.jpg"), 0xc0, &xmp("3"));
+    assert_eq!(orientation(&both), image::metadata::Orientation::Rotate90);
+}
+
 /// A frame header, and tables with one code each.
 fn header(process: u8, width: u16, height: u16) -> Vec<u8> {
     let [w1, w0] = width.to_be_bytes();

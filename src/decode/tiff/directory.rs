@@ -1,5 +1,7 @@
 //! The first directory of a TIFF: which tags it has, and where their values are.
 
+use std::ops::Range;
+
 use super::super::Error;
 use super::super::format::Format;
 use super::super::raster::malformed;
@@ -25,18 +27,24 @@ pub(super) struct Directory<'a> {
     bytes: &'a [u8],
     big_endian: bool,
     entries: Vec<Entry>,
-    /// Where the offset of the next directory is, and its width.
-    next: (usize, usize),
+    /// Where an offset leads back to this directory.
+    circle: Option<Range<usize>>,
 }
 
 impl<'a> Directory<'a> {
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
-        let mut directory = Self { bytes, big_endian: bytes.starts_with(b"MM"), entries: Vec::new(), next: (0, 0) };
-        (directory.entries, directory.next) = directory.entries().ok_or_else(|| damaged("its directory is cut off"))?;
+        let mut directory = Self { bytes, big_endian: bytes.starts_with(b"MM"), entries: Vec::new(), circle: None };
+        (directory.entries, directory.circle) =
+            directory.entries().ok_or_else(|| damaged("its directory is cut off"))?;
+        let mut tags: Vec<_> = directory.entries.iter().map(|entry| entry.tag).collect();
+        tags.sort_unstable();
+        if let Some([tag, _]) = tags.array_windows().find(|[tag, next]| tag == next) {
+            return Err(damaged(format!("it has the tag {tag} twice")));
+        }
         Ok(directory)
     }
 
-    fn entries(&self) -> Option<(Vec<Entry>, (usize, usize))> {
+    fn entries(&self) -> Option<(Vec<Entry>, Option<Range<usize>>)> {
         let large = self.number(2, 2)? == 43;
         // Widths of an offset and of the number of entries.
         let (offset, counter) = if large { (8, 8) } else { (4, 2) };
@@ -67,7 +75,9 @@ impl<'a> Directory<'a> {
             }
             entries.push(Entry { tag, kind, count, at });
         }
-        Some((entries, (first + length, offset)))
+        // An offset at its end that leads back to it; other offsets are not followed.
+        let circle = self.number(first + length, offset) == Some(start as u64);
+        Some((entries, circle.then_some(first + length..first + length + offset)))
     }
 
     /// A whole number at a place of the file.
@@ -104,12 +114,11 @@ impl<'a> Directory<'a> {
         self.bytes.get(entry.at..)?.get(..usize::try_from(entry.count).ok()?)
     }
 
-    /// The file with another value of a tag of one 16-bit number, and without further directories: they may form a circle.
+    /// The file with another value of a tag of one 16-bit number, and with an end of its directory.
     pub(super) fn alone(&self, tag: u16, value: u16) -> Option<Vec<u8>> {
         let mut copy = self.bytes.to_vec();
-        let (at, width) = self.next;
-        if let Some(next) = copy.get_mut(at..).and_then(|rest| rest.get_mut(..width)) {
-            next.fill(0);
+        if let Some(offset) = self.circle.clone().and_then(|place| copy.get_mut(place)) {
+            offset.fill(0);
         }
         for entry in self.entries.iter().filter(|entry| entry.tag == tag) {
             let bytes = if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
