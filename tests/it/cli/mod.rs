@@ -248,6 +248,24 @@ fn an_export_is_imported_into_another_store() {
 }
 
 #[test]
+fn a_truncated_jpeg_is_indexed_where_that_is_accepted_and_its_document_says_so() {
+    let home = Home::new();
+    let whole = std::fs::read(fixture("baseline-420.jpg")).unwrap();
+    let cut = home.text("cut.jpg");
+    std::fs::write(&cut, &whole[..whole.len() * 3 / 4]).unwrap();
+    let store = format!("sqlite:{}", home.text("store.db"));
+    let index = ["index", "--model", "stub", "--store", &store, &cut];
+    home.run(&index).exits(1).says("damaged jpeg: the file ends before the image does");
+    home.run(&[&index[..], &["--accept-truncated", "1"]].concat()).exits(1).says("missing, more than 1 %");
+    home.run(&[&index[..], &["--accept-truncated", "60"]].concat()).exits(0);
+    home.run(&[&index[..], &["--accept-truncated", "101"]].concat()).exits(2);
+    let export = home.text("export.ndjson");
+    home.run(&["export", "--store", &store, &export]).exits(0);
+    let exported = std::fs::read_to_string(export).unwrap();
+    assert!(exported.contains("\"format\":\"jpeg-truncated\""), "{exported}");
+}
+
+#[test]
 fn settings_come_from_flag_environment_file_and_default() {
     let home = Home::new();
     let folder = home.path(".config/imgdex");

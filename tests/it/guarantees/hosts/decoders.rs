@@ -19,7 +19,7 @@ const GOOD: usize = 10;
 #[tokio::test]
 async fn good_images_among_bombs_keep_their_rate() {
     let bombs: Vec<_> = bombs::all();
-    let rounds = scaled(1, 3);
+    let rounds = scaled(1, 4);
     let count = bombs.len() * rounds;
     let files: Vec<_> = bombs.iter().map(|bomb| bomb.file.clone()).collect();
     let host = WebHost::start(move |request| {
