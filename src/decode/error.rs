@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::Format;
 use crate::outcome::KillCause;
 
-/// Why there are no pixels. Travels from the process that decodes to the one that asked.
+/// Why there are no pixels. What an image may be to blame for travels from the process that decodes to the one that asked; the
+/// rest only the latter can say.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     #[error("the file is empty")]
@@ -26,7 +27,7 @@ pub enum Error {
         /// What can be done, or nothing.
         hint: Cow<'static, str>,
     },
-    /// A variant that is not decoded, of a format that is: arithmetic coding, floating-point samples.
+    /// A variant that is not decoded, of a format that is: lossless JPEG, floating-point samples.
     #[error("this kind of {format} is not supported: {reason}")]
     Variant { format: Format, reason: String },
     /// More pixels than allowed.
@@ -39,6 +40,7 @@ pub enum Error {
     #[error("damaged {format}: {reason}")]
     Malformed { format: Format, reason: String },
     #[error("decoding took longer than {limit:?}")]
+    #[serde(skip)]
     Timeout { limit: Duration },
     #[error("the decoder panicked: {reason}")]
     Panicked { reason: String },
@@ -52,5 +54,6 @@ pub enum Error {
     Unavailable { reason: String },
     /// The process is stopping.
     #[error("decoding has stopped")]
+    #[serde(skip)]
     Stopped,
 }

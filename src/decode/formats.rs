@@ -23,7 +23,7 @@ pub fn measure(bytes: &[u8], limits: &Limits) -> Result<u64, Error> {
 /// Decodes the first frame of an image.
 ///
 /// # Errors
-/// Any [`Error`] except those of the stage (time-out, panic, stop).
+/// Any [`Error`] except those of the stage (killed, time-out, panic, stop).
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
     let format = sniff::sniff(bytes, limits.allow_tiff)?;
     match format {

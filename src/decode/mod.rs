@@ -94,8 +94,8 @@ const PROCESS: u64 = 16 << 20;
 
 /// The most memory that decoding takes with these limits: the largest image, and small ones beside it.
 ///
-/// Pixels are [`raster::BYTES_PER_PIXEL`] each, and a decoder may take [`raster::WORKING_MEMORY`] besides, and a copy of its
-/// file, which has at most `file_bytes`.
+/// Pixels are [`raster::BYTES_PER_PIXEL`] each, and a decoder may take [`raster::WORKING_MEMORY`] besides, its file,
+/// which has at most `file_bytes`, and a copy of that.
 pub fn memory(max_pixels: u64, permits: usize, file_bytes: u64) -> u64 {
     let each = memory_of_one(SMALL.min(max_pixels), file_bytes).saturating_add(PROCESS);
     pixel_memory(max_pixels).saturating_add(each.saturating_mul(permits as u64))
@@ -103,7 +103,7 @@ pub fn memory(max_pixels: u64, permits: usize, file_bytes: u64) -> u64 {
 
 /// The most memory that one image takes.
 fn memory_of_one(pixels: u64, file_bytes: u64) -> u64 {
-    pixel_memory(pixels).saturating_add(raster::WORKING_MEMORY).saturating_add(file_bytes)
+    pixel_memory(pixels).saturating_add(raster::WORKING_MEMORY).saturating_add(file_bytes.saturating_mul(2))
 }
 
 fn pixel_memory(pixels: u64) -> u64 {

@@ -4,6 +4,7 @@ use strum::VariantArray;
 
 use super::*;
 use crate::embedding::Degenerate;
+use crate::outcome::KillCause;
 use crate::outcome::Verdict::{AwaitHost, DeadLetter, Defer, Requeue, Retry};
 
 fn host() -> String {
@@ -38,6 +39,10 @@ fn a_fault_of_the_message_is_dead_lettered_at_once() {
         (Failure::Embed(decode::Error::TooLarge { width: 9, height: 9, limit: 1 }.into()), Reason::ImageTooLarge),
         (Failure::Embed(decode::Error::TooLong { width: 9, height: 1, limit: 8 }.into()), Reason::ImageTooLarge),
         (Failure::Embed(decode::Error::Timeout { limit: Duration::ZERO }.into()), Reason::DecodeTimeout),
+        (
+            Failure::Embed(decode::Error::Killed { cause: KillCause::Memory, reason: host() }.into()),
+            Reason::DecoderKilled,
+        ),
         (Failure::Embed(decode::Error::Panicked { reason: host() }.into()), Reason::DecoderPanic),
         (Failure::Embed(extract::Error::Degenerate(Degenerate::Zero).into()), Reason::DegenerateVector),
         (Failure::Index(indexer::Error::Rejected { kind: host(), reason: host() }), Reason::DocumentRejected),
@@ -97,6 +102,7 @@ fn nothing_is_dead_lettered_because_a_service_is_down() {
         Failure::Embed(extract::Error::Model(host()).into()),
         Failure::Embed(extract::Error::Stopped.into()),
         Failure::Embed(decode::Error::Stopped.into()),
+        Failure::Embed(decode::Error::Unavailable { reason: host() }.into()),
     ];
     for failure in failures {
         assert_eq!(failure.verdict(), Requeue, "{failure}");

@@ -7,7 +7,7 @@ use super::header::{Header, damaged, variant};
 pub(super) fn indices(bytes: &[u8], header: &Header<'_>, wide: bool) -> Result<Vec<u8>, Error> {
     let width = header.size.width as usize;
     let length = width * header.size.height as usize;
-    let mut indices = Vec::with_capacity(length);
+    let mut indices = Vec::with_capacity(length + usize::from(u8::MAX));
     let mut at = header.offset;
     // The place in the row, as the runs count it.
     let mut x = 0;

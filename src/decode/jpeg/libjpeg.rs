@@ -142,27 +142,30 @@ impl<'a> Session<'a> {
 
     fn decode(&mut self, bounds: &Bounds) -> Result<Decoded, Failure> {
         const HEADER_OK: c_int = 1;
-        // SAFETY: the pointer comes from a box, and nothing else of this program uses the decoder while one of its functions runs
-        // but the callbacks, which only read it.
-        let decoder = unsafe { &mut *self.decoder };
+        // By the pointer each time: the callbacks read through a pointer of their own while a function of the decoder runs.
+        let decoder = self.decoder;
         let mut streams = 0;
         // SAFETY: the decoder is created and has its source.
-        while unsafe { jpeg_read_header(decoder, 0) } != HEADER_OK {
+        while unsafe { jpeg_read_header(&mut *decoder, 0) } != HEADER_OK {
             streams += 1;
             if streams > bounds.table_streams {
                 return Err(Failure::Damaged("it has no frame header".to_owned()));
             }
         }
-        let (layout, space, channels) = match decoder.jpeg_color_space {
+        // SAFETY: the pointer comes from a box; no function of the decoder runs.
+        let (stored, components) = unsafe { ((*decoder).jpeg_color_space, (*decoder).num_components) };
+        let (layout, space, channels) = match stored {
             J_COLOR_SPACE::JCS_GRAYSCALE => (Layout::Grey, J_COLOR_SPACE::JCS_GRAYSCALE, 1),
             J_COLOR_SPACE::JCS_RGB | J_COLOR_SPACE::JCS_YCbCr => (Layout::Rgb, J_COLOR_SPACE::JCS_RGB, 3),
             J_COLOR_SPACE::JCS_CMYK | J_COLOR_SPACE::JCS_YCCK => (Layout::RgbOfCmyk, J_COLOR_SPACE::JCS_CMYK, 4),
-            _ => return Err(Failure::Unsupported(format!("{} components", decoder.num_components))),
+            _ => return Err(Failure::Unsupported(format!("{components} components"))),
         };
-        decoder.out_color_space = space;
-        // SAFETY: the headers are read.
-        unsafe { jpeg_start_decompress(decoder) };
-        let produced = (decoder.output_width, decoder.output_height, decoder.output_components);
+        // SAFETY: the headers are read, so the colour space may be set and decoding may start; after it the sizes are known.
+        let produced = unsafe {
+            (*decoder).out_color_space = space;
+            jpeg_start_decompress(&mut *decoder);
+            ((*decoder).output_width, (*decoder).output_height, (*decoder).output_components)
+        };
         if produced != (bounds.width, bounds.height, channels) {
             return Err(Failure::Damaged("its header can be read in two ways".to_owned()));
         }

@@ -42,8 +42,9 @@ fn serve(most_bytes: u64) -> io::Result<()> {
     close_inherited();
     let mut connection = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let base_bytes = address_space()?;
+    let allowed = guard::allowed(base_bytes, most_bytes);
     let guards = guard::restrict(connection.as_raw_fd(), base_bytes, most_bytes)?;
-    write_frame(&mut connection, &Report::Ready { guards, base_bytes }, &[])?;
+    write_frame(&mut connection, &Report::Ready { guards, base_bytes, most_bytes: allowed }, &[])?;
     loop {
         match read_frame(&mut connection, usize::MAX)? {
             (Order::Decode(job), file) => decode(&mut connection, &job, &file)?,

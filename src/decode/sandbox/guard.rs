@@ -32,14 +32,15 @@ impl fmt::Display for Guards {
     }
 }
 
-/// Restricts this process for good. `connection` is the one descriptor that it may still read and write.
+/// Restricts this process for good. `connection` is the one descriptor that it may still read and write, besides its standard
+/// error.
 pub fn restrict(connection: RawFd, base_bytes: u64, most_bytes: u64) -> io::Result<Guards> {
     rustix::thread::set_no_new_privs(true)?;
     // Needs descriptors, which there are none of after the next lines.
     let landlock = restrict_files();
     limit(Resource::As, hard_limit(base_bytes, most_bytes))?;
-    // No descriptor besides those open, no file larger than nothing, no dump of an image.
-    for resource in [Resource::Nofile, Resource::Fsize, Resource::Core] {
+    // No descriptor besides those open, no file larger than nothing, no dump of an image, no further process of this user.
+    for resource in [Resource::Nofile, Resource::Fsize, Resource::Core, Resource::Nproc] {
         limit(resource, 0)?;
     }
     // The last: it forbids the calls above.
@@ -52,6 +53,11 @@ fn hard_limit(base_bytes: u64, most_bytes: u64) -> u64 {
     let wanted = base_bytes.saturating_add(most_bytes);
     // Never above what this process was started with, which is what its children are started with.
     getrlimit(Resource::As).maximum.map_or(wanted, |hard| hard.min(wanted))
+}
+
+/// What this process may take of `most_bytes` beside `base_bytes`.
+pub fn allowed(base_bytes: u64, most_bytes: u64) -> u64 {
+    hard_limit(base_bytes, most_bytes).saturating_sub(base_bytes)
 }
 
 /// Lets a process that has [restricted](restrict) itself take `bytes` more than its base.
@@ -106,6 +112,7 @@ fn rules(connection: RawFd) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompil
     // The job and its answer; what a panic or an abort says.
     rules.insert(libc::SYS_read, vec![descriptor(connection)?]);
     rules.insert(libc::SYS_write, vec![descriptor(connection)?, descriptor(libc::STDERR_FILENO)?]);
+    rules.insert(libc::SYS_writev, vec![descriptor(libc::STDERR_FILENO)?]);
     // Memory without files, which never becomes code.
     let map = vec![argument(3, Dword, MaskedEq(anonymous), anonymous)?, not_executable()?];
     rules.insert(libc::SYS_mmap, vec![SeccompRule::new(map)?]);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -18,8 +19,10 @@ use crate::decode::{Error, memory_of_one};
 use crate::metrics::Metrics;
 use crate::outcome::KillCause;
 
-/// How often an image is decoded whose process was ended by something else.
+/// How often an image is decoded whose process was ended by something else, or could not be started.
 const TRIES: usize = 3;
+/// The pause before a process is started again.
+const START_PAUSE: Duration = Duration::from_millis(100);
 
 /// Processes, started when they are first needed.
 pub struct Pool(Arc<Shared>);
@@ -162,7 +165,7 @@ impl Shared {
     fn say(&self, guards: Guards) {
         if !guards.seccomp {
             self.unguarded.call_once(|| {
-                tracing::warn!("this kernel refuses seccomp; what guards the processes that decode images: {guards}");
+                tracing::warn!("this kernel refuses seccomp, or has none for this processor; what guards the processes that decode images: {guards}");
             });
         }
     }
@@ -175,7 +178,18 @@ impl Shared {
         runtime: &Handle,
     ) -> Result<Decoded, Error> {
         for attempt in 1.. {
-            let ready = self.ready(process)?;
+            if process.as_mut().is_some_and(Process::has_ended) {
+                *process = None;
+            }
+            let ready = match self.ready(process) {
+                Ok(ready) => ready,
+                Err(Error::Unavailable { reason }) if attempt < TRIES => {
+                    tracing::warn!("{reason}; trying again");
+                    thread::sleep(START_PAUSE);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let fresh = ready.fresh;
             let mut large = false;
             let decoded = ready.decode(job, file, |pixels| {

@@ -1,4 +1,4 @@
-//! One decoding process, as the one that asks sees it: started, asked, and buried with the cause of its death.
+//! One decoding process, as the one that asks sees it: started, asked, and ended with a cause.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -20,8 +20,10 @@ use crate::outcome::KillCause;
 const START: Duration = Duration::from_secs(10);
 /// To be refused what it tries.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// What is said of a process that has been taken over.
+const NO_SENSE: &str = "its answer made no sense";
 /// The most that is read of what a process said before it ended.
-const LAST_WORDS: u64 = 4096;
+const STDERR_BYTES: u64 = 4096;
 
 /// A process that is ready for the next job. Killed when dropped.
 pub struct Process {
@@ -69,15 +71,20 @@ impl Process {
             Self { child, connection, guards, base_bytes: 0, most_bytes, granted: most_bytes, fresh: true };
         let mut watch = Watch::start(process.id(), START);
         match process.watched(&mut watch, |connection| read_frame(connection, 0)) {
-            Ok((Report::Ready { guards, base_bytes }, _)) => {
+            Ok((Report::Ready { most_bytes: allowed, .. }, _)) if allowed < most_bytes => Err(format!(
+                "this process may take too little address space (`ulimit -v`) to decode the largest image: {} MiB, of {} MiB; allow \
+                 more, or lower --max-image-pixels",
+                allowed >> 20,
+                most_bytes.div_ceil(1 << 20)
+            )),
+            Ok((Report::Ready { guards, base_bytes, .. }, _)) => {
                 process.guards = guards;
                 process.base_bytes = base_bytes;
                 Ok(process)
             }
             Ok(_) => Err("the decoding process said something else than that it is ready".to_owned()),
             Err(error) => {
-                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) =
-                    process.bury(&error, watch.overrun);
+                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = process.end(&error, watch.overrun);
                 Err(format!("the decoding process ended at its start: {reason}"))
             }
         }
@@ -120,11 +127,11 @@ impl Process {
         match asked {
             Ok((Report::Decoded { size, format, missing }, bytes)) => match wire::products(job, &bytes) {
                 Some(products) => Ok(Ok(Decoded { size, format, missing, products })),
-                None => Err(self.confused()),
+                None => Err(self.kill_for(NO_SENSE)),
             },
             Ok((Report::Failed(error), _)) => Ok(Err(error)),
-            Ok(_) => Err(self.confused()),
-            Err(error) => Err(self.bury(&error, watch.overrun)),
+            Ok(_) => Err(self.kill_for(NO_SENSE)),
+            Err(error) => Err(self.end(&error, watch.overrun)),
         }
     }
 
@@ -139,7 +146,7 @@ impl Process {
             Ok((Report::Attempted(result), _)) => result,
             Ok(_) => Err("it said something else".to_owned()),
             Err(error) => {
-                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = self.bury(&error, watch.overrun);
+                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = self.end(&error, watch.overrun);
                 Err(reason)
             }
         }
@@ -164,25 +171,40 @@ impl Process {
         exchange(&mut Watched { stream: &self.connection, watch })
     }
 
-    /// The end of a process whose answer makes no sense: something has taken it over.
-    fn confused(&mut self) -> End {
+    /// Whether the process has ended since its last job.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends a process whose answer makes no sense: something has taken it over.
+    fn kill_for(&mut self, reason: &str) -> End {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        End::Killed { cause: KillCause::Signal, reason: "its answer made no sense".to_owned() }
+        End::Killed { cause: KillCause::Signal, reason: reason.to_owned() }
     }
 
     /// The end of a process that did not answer.
-    fn bury(&mut self, error: &io::Error, overrun: Option<Overrun>) -> End {
+    fn end(&mut self, error: &io::Error, overrun: Option<Overrun>) -> End {
+        let broken = error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::BrokenPipe;
+        if overrun.is_none() && !broken && error.kind() != io::ErrorKind::ConnectionReset {
+            // It still runs, and is to blame for what it sent; or its limits could not be set.
+            return if error.kind() == io::ErrorKind::InvalidData {
+                self.kill_for(&format!("{NO_SENSE}: {error}"))
+            } else {
+                let _ = self.kill_for(NO_SENSE);
+                End::Interrupted { cause: KillCause::Signal, reason: format!("it could not be used: {error}") }
+            };
+        }
         // Changes nothing about one that has ended by itself.
         let _ = self.child.kill();
         let status = self.child.wait();
-        let mut last_words = Vec::new();
+        let mut said = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
-            let _ = stderr.take(LAST_WORDS).read_to_end(&mut last_words);
+            let _ = stderr.take(STDERR_BYTES).read_to_end(&mut said);
         }
-        let last_words = String::from_utf8_lossy(&last_words);
+        let said = String::from_utf8_lossy(&said);
         match status {
-            Ok(status) => end_of(overrun, status.signal(), last_words.trim(), error),
+            Ok(status) => end_of(overrun, status.signal(), said.trim(), error),
             Err(error) => End::Interrupted { cause: KillCause::Signal, reason: error.to_string() },
         }
     }
@@ -196,7 +218,7 @@ impl Drop for Process {
 }
 
 /// What killed a process, by the signal that ended it and what it said on its standard error.
-fn end_of(overrun: Option<Overrun>, signal: Option<i32>, last_words: &str, error: &io::Error) -> End {
+fn end_of(overrun: Option<Overrun>, signal: Option<i32>, stderr: &str, error: &io::Error) -> End {
     let killed = |cause, reason: String| End::Killed { cause, reason };
     let interrupted = |cause, reason: String| End::Interrupted { cause, reason };
     match (overrun, signal) {
@@ -209,23 +231,24 @@ fn end_of(overrun: Option<Overrun>, signal: Option<i32>, last_words: &str, error
         (Some(Overrun::Stopped), _) => interrupted(KillCause::Time, "it was stopped by a signal".to_owned()),
         (None, Some(libc::SIGSYS)) => killed(KillCause::SystemCall, "it made a forbidden system call".to_owned()),
         // What Rust's standard library says before it aborts.
-        (None, Some(libc::SIGABRT)) if last_words.starts_with("memory allocation of ") => {
+        (None, Some(libc::SIGABRT)) if stderr.starts_with("memory allocation of ") => {
             killed(KillCause::Memory, "it needed more memory than an image of this size may take".to_owned())
         }
         (None, Some(signal @ (libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP))) => {
             interrupted(KillCause::Signal, format!("signal {signal} from outside"))
         }
-        (None, Some(signal)) => killed(KillCause::Signal, format!("signal {signal}{}", quoted(last_words))),
+        (None, Some(signal)) => killed(KillCause::Signal, format!("signal {signal}{}", quoted(stderr))),
         (None, None) => {
-            interrupted(KillCause::Signal, format!("it ended without an answer ({error}){}", quoted(last_words)))
+            interrupted(KillCause::Signal, format!("it ended without an answer ({error}){}", quoted(stderr)))
         }
     }
 }
 
-fn quoted(last_words: &str) -> String {
-    match last_words.lines().next() {
+/// The first line, without what a terminal would obey.
+fn quoted(stderr: &str) -> String {
+    match stderr.lines().next() {
         None | Some("") => String::new(),
-        Some(line) => format!(": {line}"),
+        Some(line) => format!(": {}", line.replace(char::is_control, "\u{fffd}")),
     }
 }
 
@@ -238,7 +261,7 @@ mod tests {
         let error = io::Error::from(io::ErrorKind::UnexpectedEof);
         let allocation = "memory allocation of 4096 bytes failed";
         let second = Duration::from_secs(1);
-        for (overrun, signal, last_words, image, cause) in [
+        for (overrun, signal, stderr, image, cause) in [
             (None, Some(libc::SIGSYS), "", true, KillCause::SystemCall),
             (None, Some(libc::SIGABRT), allocation, true, KillCause::Memory),
             (None, Some(libc::SIGABRT), "double free", true, KillCause::Signal),
@@ -249,7 +272,7 @@ mod tests {
             (Some(Overrun::Stopped), Some(libc::SIGKILL), "", false, KillCause::Time),
             (Some(Overrun::Starved(second)), Some(libc::SIGKILL), "", false, KillCause::Time),
         ] {
-            let end = end_of(overrun, signal, last_words, &error);
+            let end = end_of(overrun, signal, stderr, &error);
             let found = match &end {
                 End::Killed { cause, .. } => (true, *cause),
                 End::Interrupted { cause, .. } => (false, *cause),

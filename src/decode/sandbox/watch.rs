@@ -29,8 +29,9 @@ pub enum Overrun {
 pub struct Watch {
     process: u32,
     started: Instant,
-    /// The time on a processor that the process had used before.
-    cpu_before: Duration,
+    last_check: Instant,
+    /// The time on a processor that the process had used before; none until it could be read.
+    cpu_before: Option<Duration>,
     cpu_limit: Duration,
     stopped_since: Option<Instant>,
     pub overrun: Option<Overrun>,
@@ -38,8 +39,9 @@ pub struct Watch {
 
 impl Watch {
     pub fn start(process: u32, cpu_limit: Duration) -> Self {
-        let cpu_before = Sample::of(process).map(|sample| sample.cpu).unwrap_or_default();
-        Self { process, started: Instant::now(), cpu_before, cpu_limit, stopped_since: None, overrun: None }
+        let cpu_before = Sample::of(process).map(|sample| sample.cpu);
+        let now = Instant::now();
+        Self { process, started: now, last_check: now, cpu_before, cpu_limit, stopped_since: None, overrun: None }
     }
 
     /// Starts again, with another limit.
@@ -47,29 +49,35 @@ impl Watch {
         *self = Self::start(self.process, cpu_limit);
     }
 
-    /// An error once a limit is reached.
+    /// An error once a limit is reached; looks at the process at most once in a [`TICK`].
     fn check(&mut self) -> io::Result<()> {
-        // A process that is gone is noticed by its connection.
-        let Some(sample) = Sample::of(self.process) else { return Ok(()) };
-        self.overrun = self.judge(sample, Instant::now());
+        let now = Instant::now();
+        if now.duration_since(self.last_check) < TICK {
+            return Ok(());
+        }
+        self.last_check = now;
+        self.overrun = self.judge(Sample::of(self.process), now);
         match self.overrun {
             Some(_) => Err(io::ErrorKind::TimedOut.into()),
             None => Ok(()),
         }
     }
 
-    fn judge(&mut self, sample: Sample, now: Instant) -> Option<Overrun> {
-        let used = sample.cpu.saturating_sub(self.cpu_before);
-        if used >= self.cpu_limit {
-            return Some(Overrun::CpuTime(self.cpu_limit));
-        }
-        if sample.stopped {
-            let since = *self.stopped_since.get_or_insert(now);
-            if now.duration_since(since) >= STOPPED {
-                return Some(Overrun::Stopped);
+    /// Without a sample (the process is gone, or this one has no descriptor left to look) the time since the start counts alone.
+    fn judge(&mut self, sample: Option<Sample>, now: Instant) -> Option<Overrun> {
+        if let Some(sample) = sample {
+            let used = sample.cpu.saturating_sub(*self.cpu_before.get_or_insert(sample.cpu));
+            if used >= self.cpu_limit {
+                return Some(Overrun::CpuTime(self.cpu_limit));
             }
-        } else {
-            self.stopped_since = None;
+            if sample.stopped {
+                let since = *self.stopped_since.get_or_insert(now);
+                if now.duration_since(since) >= STOPPED {
+                    return Some(Overrun::Stopped);
+                }
+            } else {
+                self.stopped_since = None;
+            }
         }
         let longest = self.cpu_limit * STARVED + GRACE;
         (now.duration_since(self.started) >= longest).then_some(Overrun::Starved(longest))
@@ -110,8 +118,10 @@ pub struct Watched<'a> {
 impl Watched<'_> {
     fn retry(&mut self, mut io: impl FnMut(&UnixStream) -> io::Result<usize>) -> io::Result<usize> {
         loop {
+            // Before each byte, too: a process that sends one now and then must come to an end.
+            self.watch.check()?;
             match io(self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.watch.check()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
         }
@@ -159,15 +169,34 @@ mod tests {
         let mut watch = Watch::start(std::process::id(), limit);
         let at = |seconds| watch.started + Duration::from_secs(seconds);
         let (now, late, too_late) = (at(1), at(17), at(18));
-        let used = |seconds, stopped| Sample { cpu: Duration::from_secs(seconds), stopped };
-        watch.cpu_before = Duration::from_secs(5);
+        let used = |seconds, stopped| Some(Sample { cpu: Duration::from_secs(seconds), stopped });
+        watch.cpu_before = None;
+        assert_eq!(watch.judge(used(5, false), now), None, "the first sample is where counting begins");
         assert_eq!(watch.judge(used(6, false), now), None);
         assert_eq!(watch.judge(used(7, false), now), Some(Overrun::CpuTime(limit)));
         assert_eq!(watch.judge(used(5, false), late), None);
         assert_eq!(watch.judge(used(5, false), too_late), Some(Overrun::Starved(Duration::from_secs(18))));
+        assert_eq!(watch.judge(None, late), None);
+        assert_eq!(watch.judge(None, too_late), Some(Overrun::Starved(Duration::from_secs(18))));
         assert_eq!(watch.judge(used(5, true), now), None);
         assert_eq!(watch.judge(used(5, false), now + STOPPED), None, "it goes on");
         assert_eq!(watch.judge(used(5, true), now + STOPPED), None);
         assert_eq!(watch.judge(used(5, true), now + 2 * STOPPED), Some(Overrun::Stopped));
+    }
+    #[test]
+    fn a_process_that_sends_a_byte_now_and_then_comes_to_an_end() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(TICK)).unwrap();
+        let sending = std::thread::spawn(move || {
+            while theirs.write_all(&[0]).is_ok() {
+                std::thread::sleep(TICK / 5);
+            }
+        });
+        // This process has used more than nothing since it began.
+        let mut watch = Watch::start(std::process::id(), Duration::ZERO);
+        let read = Watched { stream: &ours, watch: &mut watch }.read_exact(&mut [0; 1000]);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(ours);
+        sending.join().unwrap();
     }
 }

@@ -34,6 +34,8 @@ pub enum Report {
         guards: Guards,
         /// The address space taken before any work.
         base_bytes: u64,
+        /// What it may take besides, of what it was asked to.
+        most_bytes: u64,
     },
     /// So many pixels must be held; waits for [`Order::Proceed`].
     Needs {

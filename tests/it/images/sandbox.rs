@@ -66,6 +66,64 @@ async fn memory_and_time_without_end_end_the_decoder() {
 }
 
 #[tokio::test]
+async fn a_decoder_that_crashes_costs_its_image_alone() {
+    let stage = alone();
+    for (crash, cause) in [(Signal::SIGSEGV, "signal"), (Signal::SIGBUS, "signal"), (Signal::SIGSYS, "system_call")] {
+        let before = stage.killed(cause);
+        let error = crashed(&stage, crash).await;
+        assert!(error.starts_with(&format!("the decoder was killed ({cause})")), "{error}");
+        assert_eq!(stage.killed(cause), before + 1);
+        stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    }
+}
+
+/// The error of an image whose decoder dies of this signal while it has the image.
+async fn crashed(stage: &Observed, crash: Signal) -> String {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+        let pid = stage.processes()[0];
+        // It dies of the signal when it goes on. Where that was before it had its job, it has been replaced: later, then.
+        send(pid, Signal::SIGSTOP);
+        send(pid, crash);
+        let go_on = async {
+            tokio::time::sleep(pause).await;
+            send(pid, Signal::SIGCONT);
+        };
+        let (decoded, ()) = tokio::join!(stage.decoder.decode(fixture("rgb.png")), go_on);
+        if let Err(error) = decoded {
+            return error.to_string();
+        }
+        pause *= 2;
+        assert!(pause < Duration::from_secs(1), "no decoder died while it had an image");
+    }
+}
+
+#[tokio::test]
+async fn a_decoder_that_ends_between_two_images_is_replaced() {
+    let stage = alone();
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    let pid = stage.processes()[0];
+    send(pid, Signal::SIGKILL);
+    poll::until("the end of the decoder", async || if runs(pid) { Err("it runs".to_owned()) } else { Ok(()) }).await;
+    stage.decoder.decode(fixture("rgb.png")).await.unwrap();
+    assert_eq!(stage.killed("signal"), 0, "it decoded nothing");
+}
+
+#[tokio::test]
+async fn too_little_address_space_is_said_at_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let command = format!(
+        "ulimit -v 400000; exec {} embed --model stub {}",
+        env!("CARGO_BIN_EXE_imgdex"),
+        fixture_path("rgb.png")
+    );
+    let output = std::process::Command::new("sh").args(["-c", &command]).env("HOME", home.path()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && stderr.contains("too little address space (`ulimit -v`)"), "{stderr}");
+}
+
+#[tokio::test]
 async fn a_decoder_has_no_environment_and_no_descriptor_but_its_own() {
     let stage = alone();
     stage.decoder.decode(fixture("rgb.png")).await.unwrap();

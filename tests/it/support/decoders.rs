@@ -109,10 +109,19 @@ pub fn resident_with_decoders(pid: u32) -> u64 {
     resident(pid) + decoders_of(pid).into_iter().map(resident).sum::<u64>()
 }
 
-/// Resident memory in bytes; 0 of a process that is gone.
+/// The most resident memory of a process so far, in bytes.
+fn high_water(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
 fn resident(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// A line of a process's status in bytes; 0 of a process that is gone.
+fn status_bytes(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
@@ -139,7 +148,7 @@ impl PeakMemory {
                     None => resident_with_decoders(pid),
                     Some(name) => {
                         let own = decoders_of(pid).into_iter().filter(|pid| command_line(*pid).starts_with(name));
-                        own.map(resident).sum()
+                        own.map(high_water).sum()
                     }
                 };
                 highest.fetch_max(sum, Ordering::Relaxed);
