@@ -199,6 +199,9 @@ impl Supervisor {
         // Pending requeues are still sent.
         session.requeues().close();
         let _ = timeout(CLOSE_TIMEOUT, session.requeues().wait()).await;
+        // The answer comes after the broker has seen all that was sent before it. Without it the end of the connection may overtake
+        // acknowledgements, and the broker would redeliver messages that are done.
+        let _ = timeout(CLOSE_TIMEOUT, channel.basic_qos(self.prefetch, BasicQosOptions::default())).await;
         end
     }
 
