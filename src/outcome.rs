@@ -114,7 +114,7 @@ pub enum KillCause {
     Memory,
     /// It took more time than the image may take.
     Time,
-    /// A signal: a crash, or somebody's `kill`.
+    /// A signal: a crash, or a `kill` from outside.
     Signal,
     /// It made a system call that decoding does not need.
     SystemCall,

@@ -1,5 +1,7 @@
 //! What is asked of one image, and what comes out. Pure and synchronous: the same in a process of its own and on a thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde::{Deserialize, Serialize};
 
 use super::pixels::Pixels;
@@ -88,8 +90,14 @@ impl Product {
     }
 }
 
+/// Runs work that may panic. A decoder that panicked is dropped with all its state, so none of it is used again.
+pub fn contained<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    result.unwrap_or_else(|panic| Err(Error::Panicked { reason: panic_text(panic.as_ref()) }))
+}
+
 /// What a panic said.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

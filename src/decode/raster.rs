@@ -75,11 +75,9 @@ impl Size {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// What a decoder may allocate for an image of this size.
-    pub(super) fn memory(self) -> image::Limits {
-        let mut limits = image::Limits::no_limits();
-        limits.max_alloc = Some(self.pixels().saturating_mul(MAX_PIXEL_BYTES).saturating_add(WORKING_MEMORY));
-        limits
+    /// Bytes that a decoder may allocate for an image of this size.
+    pub(super) fn memory(self) -> u64 {
+        self.pixels().saturating_mul(MAX_PIXEL_BYTES).saturating_add(WORKING_MEMORY)
     }
 }
 

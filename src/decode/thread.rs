@@ -1,6 +1,5 @@
 //! Decoding on threads of this process, where the system has no sandbox: panics are contained and time is limited, memory is not.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
-use super::job::{Decoded, Job, panic_text};
+use super::job::{self, Decoded, Job};
 use super::room::Room;
 use super::{Error, cpu_time};
 
@@ -41,8 +40,7 @@ async fn contained<T: Send + 'static>(
 ) -> Result<(T, OwnedSemaphorePermit), Error> {
     let (answer, answered) = oneshot::channel();
     let run = move || {
-        // A decoder that panicked is dropped with all its state, so none of it is used again.
-        let result = catch_unwind(AssertUnwindSafe(work));
+        let result = job::contained(work);
         // The caller may have given up.
         let _ = answer.send((result, permit));
     };
@@ -51,8 +49,7 @@ async fn contained<T: Send + 'static>(
     match timeout(limit, answered).await {
         Err(_) => Err(Error::Timeout { limit }),
         Ok(Err(_)) => Err(Error::Stopped),
-        Ok(Ok((Err(panic), _))) => Err(Error::Panicked { reason: panic_text(panic.as_ref()) }),
-        Ok(Ok((Ok(result), permit))) => result.map(|value| (value, permit)),
+        Ok(Ok((result, permit))) => result.map(|value| (value, permit)),
     }
 }
 

@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("extract", "decode embedding metrics model"),
     ("store", "distance embedding error_chain excerpt model simd"),
     ("model", "atomic_file decode embedding error_chain machine simd"),
-    ("decode", "metrics outcome simd"),
+    ("decode", "machine metrics outcome simd"),
     ("broker", "backpressure clock excerpt health metrics outcome"),
     ("metrics", "outcome"),
     ("outcome", ""),

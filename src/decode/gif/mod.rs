@@ -1,5 +1,5 @@
-//! The first frame of a GIF, on its canvas as Pillow puts it there: garbage between blocks is passed over, blocks that nobody
-//! knows too, and a file may end after the frame.
+//! The first frame of a GIF, on its canvas as Pillow puts it there: garbage between blocks is passed over, unknown
+//! blocks too, and a file may end after the frame.
 
 mod blocks;
 mod lzw;

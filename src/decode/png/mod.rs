@@ -54,7 +54,7 @@ fn unfiltered(file: &File<'_>, size: Size) -> Result<Packed, Error> {
     options.set_ignore_checksums(true);
     let mut decoder = Decoder::new_with_options(Cursor::new(rewritten(file)), options);
     // Nothing but rows is left to be allocated.
-    decoder.set_limits(::png::Limits { bytes: size.memory().max_alloc.unwrap_or(u64::MAX) as usize });
+    decoder.set_limits(::png::Limits { bytes: size.memory() as usize });
     let mut reader = decoder.read_info().map_err(|error| decoder_error(&error))?;
     let (color, depth) = reader.output_color_type();
     let length = reader.output_buffer_size().ok_or_else(|| damaged("its rows are too long"))?;
@@ -88,7 +88,7 @@ fn rewritten(file: &File<'_>) -> Vec<u8> {
 /// Where the checksum of a chunk is wrong or cut off, that of the compressed data decides, as with Pillow, which reads no other.
 fn check_data(file: &File<'_>, size: Size) -> Result<(), Error> {
     // No image has more bytes: filter bytes of up to seven passes, and 16-bit RGBA.
-    let most = size.memory().max_alloc.unwrap_or(u64::MAX);
+    let most = size.memory();
     let mut inflate = Decompress::new(true);
     let mut buffer = vec![0; 1 << 16];
     for chunk in file.data() {

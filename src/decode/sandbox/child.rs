@@ -4,21 +4,22 @@ use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::panic;
 use std::process::{Command, ExitCode};
 
 use nix::sys::signal::{SigSet, Signal};
 
 use super::guard;
 use super::wire::{Attempt, Order, Report, read_frame, write_frame};
-use crate::decode::job::{Decoded, Job, Product, panic_text};
-use crate::decode::{Error, SMALL};
+use crate::decode::SMALL;
+use crate::decode::job::{Decoded, Job, Product, contained};
+use crate::machine::proc_field_bytes;
 
 /// Serves the process that started this one. `most_bytes` is the most memory that it may ever use for an image.
 pub fn main(most_bytes: Option<u64>) -> ExitCode {
     let Some(most_bytes) = most_bytes else { return failed(&"the most memory of an image is not given") };
     match serve(most_bytes) {
-        // The other end is gone: nobody is left to decode for.
+        // The other end is gone: there is nothing left to decode.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -41,7 +42,9 @@ fn serve(most_bytes: u64) -> io::Result<()> {
     panic::set_hook(Box::new(|_| {}));
     close_inherited();
     let mut connection = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let base_bytes = address_space()?;
+    // The program, its libraries, the stack.
+    let base_bytes = proc_field_bytes("/proc/self/status", "VmSize");
+    let base_bytes = base_bytes.ok_or_else(|| io::Error::other("/proc/self/status does not say the address space"))?;
     let allowed = guard::allowed(base_bytes, most_bytes);
     let guards = guard::restrict(connection.as_raw_fd(), base_bytes, most_bytes)?;
     write_frame(&mut connection, &Report::Ready { guards, base_bytes, most_bytes: allowed }, &[])?;
@@ -72,14 +75,6 @@ fn ignore_signals() -> io::Result<()> {
     Ok(signals.thread_block()?)
 }
 
-/// The address space of this process: the program, its libraries, the stack.
-fn address_space() -> io::Result<u64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
-    let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm is not as expected"))?;
-    Ok(pages * rustix::param::page_size() as u64)
-}
-
 fn decode(connection: &mut File, job: &Job, file: &[u8]) -> io::Result<()> {
     let measured = match contained(|| job.measure(file)) {
         Ok(measured) => measured,
@@ -99,12 +94,6 @@ fn decode(connection: &mut File, job: &Job, file: &[u8]) -> io::Result<()> {
         }
         Err(error) => write_frame(connection, &Report::Failed(error), &[]),
     }
-}
-
-/// A decoder that panicked is dropped with all its state, so none of it is used again.
-fn contained<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(Error::Panicked { reason: panic_text(panic.as_ref()) }))
 }
 
 impl Attempt {

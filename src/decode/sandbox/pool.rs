@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::guard::Guards;
-use super::process::{End, Process};
+use super::process::Process;
 use super::wire::Attempt;
 use crate::decode::job::{Decoded, Job};
 use crate::decode::room::Room;
@@ -177,7 +177,9 @@ impl Shared {
         file: &[u8],
         runtime: &Handle,
     ) -> Result<Decoded, Error> {
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             if process.as_mut().is_some_and(Process::has_ended) {
                 *process = None;
             }
@@ -207,18 +209,17 @@ impl Shared {
                 Err(end) => end,
             };
             *process = None;
-            let (cause, reason, again) = match end {
-                // What earlier images left behind may have taken the room of this one.
-                End::Killed { cause: KillCause::Memory, reason } => (KillCause::Memory, reason, !fresh),
-                End::Killed { cause, reason } => (cause, reason, false),
-                End::Interrupted { cause, reason } => (cause, reason, attempt < TRIES),
+            self.metrics.decoder_killed(end.cause);
+            let again = if end.interrupted {
+                attempt < TRIES
+            } else {
+                // What earlier images left behind may have taken the memory of this one.
+                end.cause == KillCause::Memory && !fresh
             };
-            self.metrics.decoder_killed(cause);
             if !again {
-                return Err(Error::Killed { cause, reason });
+                return Err(Error::Killed { cause: end.cause, reason: end.reason });
             }
-            tracing::warn!("the process that decoded an image ended: {reason}; another one tries again");
+            tracing::warn!("the process that decoded an image ended: {}; another one tries again", end.reason);
         }
-        Err(Error::Stopped)
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::ARGUMENT;
@@ -39,11 +39,11 @@ pub struct Process {
 
 /// How a process ended that owed an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// By what it did.
-    Killed { cause: KillCause, reason: String },
-    /// By something else, as far as can be told.
-    Interrupted { cause: KillCause, reason: String },
+pub struct End {
+    pub cause: KillCause,
+    pub reason: String,
+    /// Whether something else ended it, as far as can be told, and not what it did.
+    pub interrupted: bool,
 }
 
 impl Process {
@@ -84,8 +84,8 @@ impl Process {
             }
             Ok(_) => Err("the decoding process said something else than that it is ready".to_owned()),
             Err(error) => {
-                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = process.end(&error, watch.overrun);
-                Err(format!("the decoding process ended at its start: {reason}"))
+                let end = process.end(&error, watch.overrun);
+                Err(format!("the decoding process ended at its start: {}", end.reason))
             }
         }
     }
@@ -135,7 +135,7 @@ impl Process {
         }
     }
 
-    /// Lets the process try something that must be refused; says who refused it, or that nobody did.
+    /// Lets the process try something that must be refused; the error says who refused it.
     pub fn attempt(&mut self, attempt: Attempt) -> Result<(), String> {
         let mut watch = Watch::start(self.id(), ATTEMPT);
         let asked = self.watched(&mut watch, |connection| {
@@ -145,10 +145,7 @@ impl Process {
         match asked {
             Ok((Report::Attempted(result), _)) => result,
             Ok(_) => Err("it said something else".to_owned()),
-            Err(error) => {
-                let (End::Killed { reason, .. } | End::Interrupted { reason, .. }) = self.end(&error, watch.overrun);
-                Err(reason)
-            }
+            Err(error) => Err(self.end(&error, watch.overrun).reason),
         }
     }
 
@@ -176,11 +173,16 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Ends the process, which changes nothing about one that has ended by itself.
+    fn kill(&mut self) -> io::Result<ExitStatus> {
+        let _ = self.child.kill();
+        self.child.wait()
+    }
+
     /// Ends a process whose answer makes no sense: something has taken it over.
     fn kill_for(&mut self, reason: &str) -> End {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        End::Killed { cause: KillCause::Signal, reason: reason.to_owned() }
+        let _ = self.kill();
+        killed(KillCause::Signal, reason.to_owned())
     }
 
     /// The end of a process that did not answer.
@@ -191,13 +193,11 @@ impl Process {
             return if error.kind() == io::ErrorKind::InvalidData {
                 self.kill_for(&format!("{NO_SENSE}: {error}"))
             } else {
-                let _ = self.kill_for(NO_SENSE);
-                End::Interrupted { cause: KillCause::Signal, reason: format!("it could not be used: {error}") }
+                let _ = self.kill();
+                interrupted(KillCause::Signal, format!("it could not be used: {error}"))
             };
         }
-        // Changes nothing about one that has ended by itself.
-        let _ = self.child.kill();
-        let status = self.child.wait();
+        let status = self.kill();
         let mut said = Vec::new();
         if let Some(stderr) = self.child.stderr.take() {
             let _ = stderr.take(STDERR_BYTES).read_to_end(&mut said);
@@ -205,22 +205,27 @@ impl Process {
         let said = String::from_utf8_lossy(&said);
         match status {
             Ok(status) => end_of(overrun, status.signal(), said.trim(), error),
-            Err(error) => End::Interrupted { cause: KillCause::Signal, reason: error.to_string() },
+            Err(error) => interrupted(KillCause::Signal, error.to_string()),
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.kill();
     }
+}
+
+fn killed(cause: KillCause, reason: String) -> End {
+    End { cause, reason, interrupted: false }
+}
+
+fn interrupted(cause: KillCause, reason: String) -> End {
+    End { cause, reason, interrupted: true }
 }
 
 /// What killed a process, by the signal that ended it and what it said on its standard error.
 fn end_of(overrun: Option<Overrun>, signal: Option<i32>, stderr: &str, error: &io::Error) -> End {
-    let killed = |cause, reason: String| End::Killed { cause, reason };
-    let interrupted = |cause, reason: String| End::Interrupted { cause, reason };
     match (overrun, signal) {
         (Some(Overrun::CpuTime(limit)), _) => {
             killed(KillCause::Time, format!("it took more than {:.1} s of processor time", limit.as_secs_f64()))
@@ -273,11 +278,7 @@ mod tests {
             (Some(Overrun::Starved(second)), Some(libc::SIGKILL), "", false, KillCause::Time),
         ] {
             let end = end_of(overrun, signal, stderr, &error);
-            let found = match &end {
-                End::Killed { cause, .. } => (true, *cause),
-                End::Interrupted { cause, .. } => (false, *cause),
-            };
-            assert_eq!(found, (image, cause), "{end:?}");
+            assert_eq!((!end.interrupted, end.cause), (image, cause), "{end:?}");
         }
     }
 }

@@ -60,7 +60,7 @@ impl<'a> Directory<'a> {
             let at = first + index * size;
             let (tag, kind) = (self.number(at, 2)? as u16, self.number(at + 2, 2)? as u16);
             let count = self.number(at + 4, offset)?;
-            // Types that nobody knows are passed over.
+            // Unknown types are passed over.
             let Some(width) = width(kind) else { continue };
             let (value, length) = (at + 4 + offset, count.saturating_mul(width as u64));
             let inside = length <= offset as u64;

@@ -51,7 +51,9 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster, Error> {
 
 fn pixels(image: &Image<'_>, alpha: bool) -> Result<Samples, Error> {
     let mut decoder = WebPDecoder::new(Cursor::new(rewritten(image, alpha))).map_err(|error| decoder_error(&error))?;
-    decoder.set_limits(image.size.memory()).map_err(|error| decoder_error(&error))?;
+    let mut limits = ::image::Limits::no_limits();
+    limits.max_alloc = Some(image.size.memory());
+    decoder.set_limits(limits).map_err(|error| decoder_error(&error))?;
     let color = decoder.color_type();
     if decoder.dimensions() != (image.size.width, image.size.height) {
         return Err(damaged("its bitstream is of another size"));
